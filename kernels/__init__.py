@@ -1,0 +1,1 @@
+"""Tensor functions for distillation. They know nothing of agents or specs."""
