@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Parameters(BaseModel):
     """A typed set of values beside the function that uses it; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Step(Parameters):
+    """A step of a recipe that agents do by themselves."""
+
+    who: Literal["learners", "aggregators", "all"] = Field(
+        "learners", description="aggregators (servers, edge nodes) take part where they have a model"
+    )

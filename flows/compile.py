@@ -1,0 +1,241 @@
+"""From a spec and who holds what to a plan."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..specs.schema import AgentGroup, Recipe, Spec, Spread
+from ..tasks.architecture import Architecture
+from ..tasks.choice import Choice
+from ..tasks.extract import EXTRACTS
+from ..tasks.models import architecture
+from ..tasks.observe import BY_CLASS
+from ..tasks.patterns import PATTERNS, Topology
+from ..tasks.share import Share
+from ..tasks.streams import numpy_stream
+from .holdings import Holdings
+from .plan import AgentPlan, ExchangePlan, Plan, StagePlan, StepPlan
+from .predict import exchange_bytes, learner_costs, work
+from .rounds import draw, schedule
+
+
+def digest_of(spec: Spec, data_digest: str, partition_digest: str) -> str:
+    """Return the run's digest: everything that can change a number, and nothing else."""
+    said = spec.model_dump(mode="json", by_alias=True, exclude={"engine", "name", "cite"})
+    said["data"].pop("root")
+    text = json.dumps([said, data_digest, partition_digest], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def compile_spec(spec: Spec, holdings: Holdings) -> Plan:
+    """Return the plan of ``spec``. Raises ``ValueError`` (``ShapeError``) for what :mod:`.check` did not rule out."""
+    classes = len(holdings.labels)
+    learners = [agent for group in spec.agents for agent in _learners(spec, group, holdings, classes)]
+    learners = [
+        replace(agent, samples=len(train), test_samples=len(test))
+        for agent, train, test in zip(learners, holdings.partition.train, holdings.partition.test, strict=True)
+    ]
+    topology: Topology = PATTERNS[spec.pattern.name].function(spec.pattern.parameters, len(learners))
+    learners = _under(learners, topology)
+    aggregators = _aggregators(topology, holdings, classes, len(learners))
+    exchanges = tuple(exchange_plans(spec.recipe))
+    known = _architectures(spec, holdings)
+    exchanges = tuple(exchange_bytes(e, learners, known, spec.recipe, holdings, topology) for e in exchanges)
+    learners = [replace(a, work=work(spec.recipe, a, known, len(holdings.public))) for a in learners]
+    central = spec.pattern.name != "decentralized"
+    graph = None if central else spec.pattern.parameters.graph
+    costs = learner_costs(learners, exchanges)
+    start, stages = stage_plans(spec.recipe, topology, central)
+    return Plan(
+        name=spec.name,
+        digest=digest_of(spec, holdings.digest, holdings.partition.digest()),
+        seed=spec.seed,
+        rounds=spec.rounds,
+        pattern=spec.pattern.name,
+        recipe=spec.recipe.name,
+        agents=(*learners, *aggregators),
+        learners=len(learners),
+        start=start,
+        stages=stages,
+        exchanges=exchanges,
+        edges=() if graph is None else draw(spec.seed, learners, graph, 0),
+        schedule=schedule(
+            spec.seed, spec.rounds, learners, costs, spec.participation, graph, central and bool(exchanges)
+        ),
+        companion=None if spec.recipe.companion is None else spec.recipe.companion.model_dump(mode="json"),
+        classes=classes,
+        input_shape=holdings.input_shape,
+        public=len(holdings.public),
+        public_labelled=bool(spec.data.public and spec.data.public.labelled),
+        measure_every=spec.measure.every,
+        metrics=tuple(spec.measure.metrics),
+        predict=spec.measure.predict,
+    )
+
+
+def agent_names(spec: Spec) -> list[str]:
+    """Return the learners' names, in order."""
+    return [name for group in spec.agents for name in names_in(group)]
+
+
+def names_in(group: AgentGroup) -> list[str]:
+    """Return the names of a group's agents: the group's own where it is one, else numbered from 1."""
+    return [group.name] if group.count == 1 else [f"{group.name}-{i + 1}" for i in range(group.count)]
+
+
+def _drawn(seed: int, name: str, key: str, said: float | Spread | None) -> float | None:
+    if not isinstance(said, Spread):
+        return said
+    low, high = sorted((said.low, said.high))
+    return float(low * (high / low) ** numpy_stream(seed, key, name).random())
+
+
+def _learners(spec: Spec, group: AgentGroup, holdings: Holdings, classes: int) -> list[AgentPlan]:
+    made = architecture(group.model.name, group.model.parameters, holdings.input_shape, classes)
+    return [
+        AgentPlan(
+            name=name,
+            group=group.name,
+            role="learner",
+            tier=-1,
+            parent=None,
+            model=group.model.model_dump(mode="json"),
+            architecture=made.name,
+            initial=group.initial,
+            samples=0,
+            test_samples=0,
+            work=0.0,
+            speed=_drawn(spec.seed, name, "speed", group.speed),
+            bandwidth=_drawn(spec.seed, name, "bandwidth", group.bandwidth),
+            latency=group.latency,
+            availability=group.availability,
+            joins=group.joins,
+            leaves=group.leaves,
+        )
+        for name in names_in(group)
+    ]
+
+
+def _under(learners: list[AgentPlan], topology: Topology) -> list[AgentPlan]:
+    if not topology.parents:
+        return learners
+    return [replace(a, parent=len(learners) + p) for a, p in zip(learners, topology.parents, strict=True)]
+
+
+def _aggregators(topology: Topology, holdings: Holdings, classes: int, learners: int) -> list[AgentPlan]:
+    made: list[AgentPlan] = []
+    for one in topology.aggregators:
+        model, identity = None, None
+        if one.model is not None:
+            model = one.model.model_dump(mode="json")
+            identity = architecture(one.model.name, one.model.parameters, holdings.input_shape, classes).name
+        parent = None if one.parent is None else learners + one.parent
+        made.append(
+            AgentPlan(one.name, one.tier_name, one.tier_name, one.tier, parent, model, identity, "shared", 0,
+                      len(holdings.y_test) if model else 0, 0.0)  # fmt: skip
+        )
+    return made
+
+
+def _architectures(spec: Spec, holdings: Holdings) -> dict[str, Architecture]:
+    chosen: list[Choice] = [group.model for group in spec.agents]
+    if spec.recipe.companion is not None:
+        chosen.append(spec.recipe.companion)
+    made = [architecture(c.name, c.parameters, holdings.input_shape, len(holdings.labels)) for c in chosen]
+    return {a.name: a for a in made}
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Steps that an agent does by itself, then what is exchanged (or nothing, at the end of a round)."""
+
+    steps: tuple[StepPlan, ...]
+    extract: Any = None
+    share: Any = None
+    aggregate: Any = None
+
+
+def segments(recipe: Recipe) -> list[Segment]:
+    """Cut the steps of a round at each ``aggregate``; the last segment exchanges nothing and may be empty."""
+    planned = step_plans(recipe.round, observing=True)
+    made: list[Segment] = []
+    steps: list[StepPlan] = []
+    extracted = shared = None
+    for step, plan in zip(recipe.round, planned, strict=True):
+        if step.name == "aggregate":
+            made.append(Segment(tuple(steps), extracted, shared, step.parameters))
+            steps, extracted, shared = [], None, None
+        elif step.name == "share":
+            shared = step.parameters
+        else:
+            steps.append(plan)
+            extracted = step.parameters if step.name == "extract" else extracted
+    made.append(Segment(tuple(steps)))
+    return made
+
+
+def step_plans(steps: Sequence[Choice], observing: bool = False) -> list[StepPlan]:
+    """Return the steps as plain data; a ``train`` before an ``extract`` from training gathers its form."""
+    counts: dict[str, int] = {}
+    made: list[StepPlan] = []
+    for index, step in enumerate(steps):
+        place = f"{step.name}.{counts.setdefault(step.name, 0)}"
+        counts[step.name] += 1
+        observe: tuple[str, ...] = ()
+        if observing and step.name == "train":
+            later = [s.parameters for s in steps[index + 1 :] if s.name == "extract"]
+            observe = tuple(
+                form
+                for form in BY_CLASS
+                if any(e.knowledge == form and e.source == "training" for e in later if hasattr(e, "source"))
+            )
+        made.append(StepPlan(step.name, place, step.parameters.model_dump(mode="json", by_alias=True), observe))
+    return made
+
+
+def exchange_plans(recipe: Recipe) -> list[ExchangePlan]:
+    """Return the exchanges of a recipe, bytes not yet predicted."""
+    made = []
+    for segment in segments(recipe):
+        if segment.aggregate is None:
+            continue
+        share = segment.share or Share()
+        form = EXTRACTS[segment.extract.knowledge].name
+        said = [p.model_dump(mode="json", by_alias=True) for p in (segment.aggregate, segment.extract, share)]
+        made.append(ExchangePlan(form, said[0], said[1], said[2]["up"], said[2]["down"], (), (), True))
+    return made
+
+
+def stage_plans(recipe: Recipe, topology: Topology, central: bool) -> tuple[StagePlan, tuple[StagePlan, ...]]:
+    """Return the stage before round 1 and the stages of a round.
+
+    In a star or tree, learners work, each tier merges on the way up and passes on the way down, learners work
+    again. Peers merge what their neighbours sent at the beginning of the next piece of their own work.
+    """
+    start = StagePlan("start", "start", -1, tuple(step_plans(recipe.start)))
+    parts = segments(recipe)
+    own = topology.forward == "own"
+    made: list[StagePlan] = []
+    for index, part in enumerate(parts):
+        last = index == len(parts) - 1
+        title = " + ".join(dict.fromkeys(step.operation for step in part.steps)) or "receive"
+        received = index - 1 if index else None
+        made.append(StagePlan(title, "local", -1, part.steps, received, None if last else index, last=last))
+        if last or not central:
+            continue
+        after = tuple(s for s in parts[index + 1].steps if s.parameters.get("who") in ("aggregators", "all"))
+        top = topology.tiers - 1
+        for tier in range(topology.tiers):
+            name = f"aggregate at {_tier_name(topology, tier)}"
+            made.append(StagePlan(name, "merge", tier, after, index, index, own=own and tier < top))
+        for tier in range(top - 1, -1, -1):
+            made.append(StagePlan(f"pass on at {_tier_name(topology, tier)}", "relay", tier, after, index, index))
+    return start, tuple(made)
+
+
+def _tier_name(topology: Topology, tier: int) -> str:
+    return next(a.tier_name for a in topology.aggregators if a.tier == tier)

@@ -1,0 +1,130 @@
+"""Where everything of a run lies. The one module that knows the layout (docs/run-folder.md)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file so that a reader, or a kill at any moment, sees the old content or the new one."""
+    temporary = path.with_name(f".{path.name}.writing")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of one run."""
+
+    path: Path
+
+    @property
+    def spec(self) -> Path:
+        """The resolved spec."""
+        return self.path / "spec.yaml"
+
+    @property
+    def run(self) -> Path:
+        """What was run, on what, and how it stands."""
+        return self.path / "run.json"
+
+    @property
+    def plan(self) -> Path:
+        """The plan."""
+        return self.path / "plan.json"
+
+    @property
+    def ids(self) -> Path:
+        """Which samples each learner holds."""
+        return self.path / "ids.arrow"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last committed round."""
+        return self.path / "checkpoint.json"
+
+    @property
+    def summary(self) -> Path:
+        """The figures at the end."""
+        return self.path / "summary.json"
+
+    def table(self, name: str) -> Path:
+        """Return the path of a Parquet table."""
+        return self.path / f"{name}.parquet"
+
+    def model(self, agent: str) -> Path:
+        """Return the path of an agent's final models."""
+        return self.path / "models" / f"{agent}.safetensors"
+
+    def rows(self, number: int) -> Path:
+        """Return the path of a committed round's rows."""
+        return self.path / "rounds" / f"{number:07d}.json"
+
+    def readings(self) -> Path:
+        """Return the path of the readings of real clocks, one JSON line each."""
+        return self.path / "rounds" / "readings.jsonl"
+
+    def state(self, number: int, place: int) -> Path:
+        """Return the path of an agent's models as round ``number`` left them; its memories lie beside it."""
+        return self.path / "state" / f"{number:07d}" / f"{place}.safetensors"
+
+    def unfinished(self, number: int, place: int) -> Path:
+        """Return where an agent goes that does not fit in memory while round ``number`` runs."""
+        return self.path / "packets" / f"{number:07d}" / "unfinished" / f"{place}.safetensors"
+
+    def packet(self, number: int, exchange: int, name: str) -> Path:
+        """Return the path of a packet."""
+        return self.path / "packets" / f"{number:07d}" / f"{exchange}-{name}.arrow"
+
+    def make(self) -> None:
+        """Create the folders."""
+        for name in ("models", "rounds", "state", "packets"):
+            (self.path / name).mkdir(parents=True, exist_ok=True)
+
+    def begin(self, number: int) -> None:
+        """Clear what an interrupted attempt at round ``number`` left, and make its folders."""
+        for kind in ("state", "packets"):
+            folder = self.path / kind / f"{number:07d}"
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+
+    def committed(self) -> int:
+        """Return the last committed round, -1 before round 0 is."""
+        try:
+            return int(json.loads(self.checkpoint.read_text(encoding="utf-8"))["round"])
+        except FileNotFoundError:
+            return -1
+
+    def commit(self, number: int, rows: dict[str, Any], readings: list[dict[str, Any]]) -> None:
+        """Make round ``number`` part of the run: from the moment that ``checkpoint.json`` is replaced, it is."""
+        replace_text(self.rows(number), json.dumps(rows))
+        with open(self.readings(), "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(reading) + "\n" for reading in readings)
+        replace_text(self.checkpoint, json.dumps({"round": number}) + "\n")
+
+    def forget(self, number: int, superseded: list[tuple[int, int]], keep_packets: bool) -> None:
+        """Remove what no resumed run needs after round ``number``: packets, and older versions of agents."""
+        last = number - 1 if keep_packets else number
+        for folder in sorted((self.path / "packets").iterdir()):
+            if int(folder.name) <= last:
+                shutil.rmtree(folder, ignore_errors=True)
+        for version, place in superseded:
+            for file in self.state(version, place).parent.glob(f"{place}.*"):
+                file.unlink(missing_ok=True)
+
+    def info(self) -> dict[str, Any]:
+        """Return ``run.json``, or {} before there is one."""
+        try:
+            data: dict[str, Any] = json.loads(self.run.read_text(encoding="utf-8"))
+            return data
+        except FileNotFoundError:
+            return {}
+
+    def note(self, **values: Any) -> None:
+        """Add to ``run.json``."""
+        replace_text(self.run, json.dumps(self.info() | values, indent=1) + "\n")

@@ -1,0 +1,108 @@
+"""Who holds which samples: the data set read, cut and dealt out, before any agent exists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..tasks.data.dataset import Dataset
+from ..tasks.data.partition import PARTITIONERS, Partition
+from ..tasks.data.prepared import open_prepared, prepare, recall, remember, source_key
+from ..tasks.data.public import split_public
+from ..tasks.data.registry import DATASETS
+from ..tasks.data.take import take
+from ..tasks.streams import numpy_stream
+
+if TYPE_CHECKING:
+    from ..specs.schema import Spec
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """The data of a run: the prepared set's folder and digest, ids of each learner, ids of the public samples."""
+
+    folder: Path
+    digest: str
+    partition: Partition
+    public: np.ndarray
+    labels: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    y_train: np.ndarray
+    y_test: np.ndarray
+
+    def table(self, names: list[str]) -> pa.Table:
+        """Return who holds what as the table ``partition.parquet`` (docs/run-folder.md)."""
+        rows: dict[str, list[Any]] = {"agent": [], "split": [], "label": [], "count": []}
+        parts = [(name, "train", self.y_train[ids]) for name, ids in zip(names, self.partition.train, strict=True)]
+        parts += [(name, "test", self.y_test[ids]) for name, ids in zip(names, self.partition.test, strict=True)]
+        if len(self.public):
+            parts.append(("public", "public", self.y_train[self.public]))
+        for name, split, labels in parts:
+            counts = np.bincount(labels, minlength=len(self.labels))
+            for label in np.flatnonzero(counts):
+                for key, value in zip(rows, (name, split, self.labels[label], int(counts[label])), strict=True):
+                    rows[key].append(value)
+        return pa.table(rows, schema=pa.schema({"agent": "string", "split": "string", "label": "string", "count": "int64"}))  # type: ignore[arg-type]
+
+    def ids(self) -> pa.Table:
+        """Return the ids as a table: one row a learner, and a last one for the public samples."""
+        train = [*self.partition.train, self.public]
+        test = [*self.partition.test, np.empty(0, np.int64)]
+        return pa.table({"train": pa.array(train, pa.list_(pa.int64())), "test": pa.array(test, pa.list_(pa.int64()))})
+
+
+def hold(spec: Spec, cache: Path) -> Holdings:
+    """Read, cut and deal out the data of ``spec``; prepared arrays are kept in ``cache`` and found again by key.
+
+    Raises ``DataError`` where the data are not there or wrong, ``ValueError`` where they cannot be dealt out.
+    """
+    dataset, folder = _dataset(spec, cache)
+    everything = np.arange(len(dataset.y_train), dtype=np.int64)
+    public, private = np.empty(0, np.int64), everything
+    y_train = np.asarray(dataset.y_train)
+    if spec.data.public is not None:
+        generator = numpy_stream(spec.seed, "public")
+        public, private = split_public(y_train, spec.data.public.share, generator)
+    said = spec.data.partition
+    columns = {name: column[private] for name, column in dataset.columns_train.items()}
+    count = sum(group.count for group in spec.agents)
+    dealt = PARTITIONERS[said.by].function(
+        said,
+        y_train[private],
+        np.asarray(dataset.y_test),
+        columns,
+        dict(dataset.columns_test),
+        count,
+        numpy_stream(spec.seed, "partition"),
+    )
+    return Holdings(
+        folder,
+        dataset.digest(),
+        dealt.within(private),
+        np.sort(public),
+        tuple(dataset.labels),
+        tuple(dataset.input_shape),
+        y_train,
+        np.asarray(dataset.y_test),
+    )
+
+
+def _dataset(spec: Spec, cache: Path) -> tuple[Dataset, Path]:
+    said, cut = spec.data.dataset, spec.data.take
+    seed = spec.seed if cut.train or cut.test else 0
+    extra = {"train": cut.train, "test": cut.test, "seed": seed}
+    key = source_key(said.name, said.parameters, spec.data.root, extra)
+    known = recall(cache, key) if key is not None else None
+    if known is not None:
+        return open_prepared(known), known
+    dataset = DATASETS[said.name].function.load(said.parameters, spec.data.root)
+    if cut.train or cut.test:
+        dataset = take(dataset, cut.train, cut.test, numpy_stream(spec.seed, "take"))
+    folder = prepare(dataset, cache)
+    if key is not None:
+        remember(cache, key, dataset.digest())
+    return dataset, folder

@@ -1,0 +1,131 @@
+"""A worker's agents: made, loaded, kept in memory while there is room, and saved."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from ..tasks import packet
+from ..tasks.agent import Agent, World
+from ..tasks.architecture import Architecture
+from ..tasks.memory import KINDS
+from ..tasks.models import architecture
+from ..tasks.networks import build
+from ..tasks.patterns import ModelChoice
+from ..tasks.share import EncodingChoice
+from ..tasks.streams import torch_stream
+from .folder import RunFolder
+from .plan import Plan
+from .versions import Versions
+
+ROOM = 192 * 2**20
+"""Bytes of models that a worker keeps in memory; the rest waits on disk."""
+
+
+class Keeper:
+    """Loads an agent as its last round left it, and keeps it for the next stage."""
+
+    def __init__(self, folder: RunFolder, plan: Plan, world: World, ids: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        self._folder, self._plan, self._world, self._ids = folder, plan, world, ids
+        self._versions = Versions(plan)
+        self._kept: OrderedDict[int, tuple[Agent, int | None, bool]] = OrderedDict()
+        self._aside: set[int] = set()
+
+    def load(self, place: int, number: int) -> Agent:
+        """Return the agent as it stands in round ``number``: in the middle of it, or as the round before left it."""
+        if place in self._kept:
+            agent, version, unfinished = self._kept.pop(place)
+            current = version == number if unfinished else version == self._versions.before(number, place)
+            if current:
+                self._kept[place] = (agent, version, unfinished)
+                return agent
+        agent = self._made(place)
+        if place in self._aside:
+            self._aside.discard(place)
+            self._read(agent, self._folder.unfinished(number, place))
+        else:
+            version = self._versions.before(number, place)
+            if version is not None:
+                self._read(agent, self._folder.state(version, place))
+        return agent
+
+    def keep(self, place: int, agent: Agent, number: int) -> None:
+        """Keep an agent between two stages of round ``number``."""
+        self._kept[place] = (agent, number, True)
+        self._make_room(number)
+
+    def save(self, place: int, agent: Agent, number: int) -> None:
+        """Write the version of the agent that round ``number`` leaves, and keep the agent for the next round."""
+        self._write(agent, self._folder.state(number, place))
+        self._kept[place] = (agent, number, False)
+        self._make_room(number)
+
+    def _make_room(self, number: int) -> None:
+        held = sum(_size(agent) for agent, _, _ in self._kept.values())
+        while held > ROOM and len(self._kept) > 1:
+            place, (agent, _, unfinished) = self._kept.popitem(last=False)
+            held -= _size(agent)
+            if unfinished:
+                self._write(agent, self._folder.unfinished(number, place), working=True)
+                self._aside.add(place)
+
+    def _architectures(self, place: int) -> dict[str, Architecture]:
+        said = self._plan.agents[place]
+        chosen = {"model": said.model, "companion": self._plan.companion if said.tier < 0 else None}
+        made: dict[str, Architecture] = {}
+        for name, value in chosen.items():
+            if value is not None:
+                one = ModelChoice.model_validate(value)
+                made[name] = architecture(one.name, one.parameters, self._plan.input_shape, self._plan.classes)
+        return made
+
+    def _made(self, place: int) -> Agent:
+        said = self._plan.agents[place]
+        train, test = self._ids[place] if place < self._plan.learners else self._pooled(said.test_samples > 0)
+        agent = Agent(said.name, said.group, said.role, train, test, self._architectures(place))
+        for name, one in agent.architectures.items():
+            shared = said.initial == "shared" or name == "companion"
+            owner = one.name if shared else f"{said.name}/{one.name}"
+            agent.models[name] = build(one, torch_stream(self._plan.seed, "initial", name, owner))
+        return agent
+
+    def _pooled(self, tested: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        nothing = torch.empty(0, dtype=torch.int64)
+        return nothing, torch.cat([test for _, test in self._ids]) if tested else nothing
+
+    def _write(self, agent: Agent, path: Path, working: bool = False) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {f"{name}/{key}": value for name, model in agent.models.items() for key, value in model.state_dict().items()}
+        save_file(tensors, path)
+        plain = EncodingChoice.model_validate("float32")
+        for kind in KINDS:
+            if kind == "working" and not working:
+                continue
+            for key, item in agent.memory.items(kind).items():
+                label = packet.Label(agent.name, item.round, 0)
+                message = packet.encode(item.knowledge, plain.name, plain.parameters, label)
+                packet.write(path.with_name(f"{path.stem}.{kind}.{quote(key, safe='')}.arrow"), message)
+
+    def _read(self, agent: Agent, path: Path) -> None:
+        grouped: dict[str, dict[str, torch.Tensor]] = {}
+        for key, value in load_file(path).items():
+            name, _, rest = key.partition("/")
+            grouped.setdefault(name, {})[rest] = value
+        for name, tensors in grouped.items():
+            if name not in agent.models:
+                weight = tensors["weight"]
+                agent.models[name] = torch.nn.Linear(weight.shape[1], weight.shape[0], bias="bias" in tensors)
+            agent.models[name].load_state_dict(tensors)
+        for file in sorted(path.parent.glob(f"{path.stem}.*.arrow")):
+            _, kind, key, _ = file.name.split(".")
+            knowledge, head = packet.decode(file.read_bytes())
+            agent.memory.hold(kind, unquote(key), knowledge, int(head["round"]))  # type: ignore[arg-type]
+
+
+def _size(agent: Agent) -> int:
+    models = sum(value.numel() * 4 for model in agent.models.values() for value in model.parameters())
+    return models + sum(agent.memory.bytes(kind) for kind in KINDS)

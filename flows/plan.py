@@ -1,0 +1,204 @@
+"""The plan: what a spec compiles into. Pure data, which can be shown, tested, stored and interpreted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+Kind = Literal["start", "local", "merge", "relay"]
+
+
+@dataclass(frozen=True)
+class AgentPlan:
+    """One agent. Learners come first in a plan's list, then aggregators from the lowest tier up.
+
+    ``tier`` is -1 for learners; ``parent`` is a place in the plan's list. ``work``: floating point operations a round.
+    """
+
+    name: str
+    group: str
+    role: str
+    tier: int
+    parent: int | None
+    model: dict[str, Any] | None
+    architecture: str | None
+    initial: str
+    samples: int
+    test_samples: int
+    work: float
+    speed: float | None = None
+    bandwidth: float | None = None
+    latency: float = 0.0
+    availability: float = 1.0
+    joins: int = 1
+    leaves: int | None = None
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """One step: the operation, its parameters as a spec would write them, and its place in the recipe."""
+
+    operation: str
+    place: str
+    parameters: dict[str, Any]
+    observe: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What one cohort after another does in a round, between two moments when everybody waits.
+
+    ``tier``: whose stage it is (-1 learners). ``receives`` and ``sends``: the exchange whose packets arrive before
+    the steps and leave after them. ``own``: an aggregator sends on what its own model says.
+    """
+
+    name: str
+    kind: Kind
+    tier: int
+    steps: tuple[StepPlan, ...]
+    receives: int | None = None
+    sends: int | None = None
+    own: bool = False
+    last: bool = False
+
+
+@dataclass(frozen=True)
+class ExchangePlan:
+    """One exchange of the recipe: the rule, the form, how packets are encoded, and their predicted bytes."""
+
+    form: str
+    rule: dict[str, Any]
+    extract: dict[str, Any]
+    up: Any
+    down: Any
+    up_bytes: tuple[int, ...]
+    down_bytes: tuple[int, ...]
+    exact: bool
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """Who does what in a round, by place in the plan's list of agents. None stands for every learner.
+
+    ``late``: their knowledge misses the deadline. ``stale``: whose late knowledge of the round before arrives now.
+    ``returning``: who must first be brought up to date. ``absent``: those not there at all. ``edges``: links between
+    peers where they change from round to round. ``ends``: simulated seconds since the start.
+    """
+
+    round: int
+    taking_part: tuple[int, ...] | None = None
+    late: tuple[int, ...] = ()
+    stale: tuple[int, ...] = ()
+    returning: tuple[int, ...] = ()
+    absent: tuple[int, ...] = ()
+    edges: tuple[tuple[int, int], ...] | None = None
+    ends: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole run. ``workers`` is not part of it: the same plan gives the same numbers on any number."""
+
+    name: str
+    digest: str
+    seed: int
+    rounds: int
+    pattern: str
+    recipe: str
+    agents: tuple[AgentPlan, ...]
+    learners: int
+    start: StagePlan
+    stages: tuple[StagePlan, ...]
+    exchanges: tuple[ExchangePlan, ...]
+    edges: tuple[tuple[int, int], ...]
+    schedule: tuple[RoundPlan, ...]
+    companion: dict[str, Any] | None
+    classes: int
+    input_shape: tuple[int, ...]
+    public: int
+    public_labelled: bool
+    measure_every: int
+    metrics: tuple[str, ...]
+    predict: str
+    notes: tuple[str, ...] = field(default=())
+
+    def round(self, number: int) -> RoundPlan:
+        """Return the plan of round ``number``, from 1."""
+        return self.schedule[number - 1]
+
+    def taking_part(self, number: int) -> tuple[int, ...]:
+        """Return the places of the learners that take part in round ``number``, in order."""
+        chosen = self.round(number).taking_part
+        return tuple(range(self.learners)) if chosen is None else chosen
+
+    def measured(self, number: int) -> bool:
+        """Whether round ``number`` ends with a measurement. Round 0 and the last always do."""
+        return number % self.measure_every == 0 or number == self.rounds
+
+    def children(self, place: int) -> tuple[int, ...]:
+        """Return the places of those whose parent is ``place``."""
+        return tuple(index for index, agent in enumerate(self.agents) if agent.parent == place)
+
+    def neighbours(self, number: int) -> dict[int, list[int]]:
+        """Return the links between peers that take part in round ``number``."""
+        edges = self.round(number).edges
+        there = set(self.taking_part(number))
+        links: dict[int, list[int]] = {place: [] for place in sorted(there)}
+        for a, b in self.edges if edges is None else edges:
+            if a in there and b in there:
+                links[a].append(b)
+                links[b].append(a)
+        return {place: sorted(others) for place, others in links.items()}
+
+    def aggregating(self, number: int, tier: int) -> tuple[int, ...]:
+        """Return the places of the aggregators of ``tier`` that have anything below them in round ``number``."""
+        below: tuple[int, ...] = self.taking_part(number)
+        for level in range(tier + 1):
+            above = {self.agents[place].parent for place in below}
+            below = tuple(
+                place for place, agent in enumerate(self.agents) if agent.tier == level and place in above
+            )
+        return below
+
+    def write(self, path: Path) -> None:
+        """Write the plan as JSON, one agent, stage or round a line."""
+        data = asdict(self)
+        lines = []
+        for key, value in data.items():
+            if isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
+                rows = ",\n  ".join(json.dumps(row) for row in value)
+                lines.append(f'"{key}": [\n  {rows}\n]')
+            else:
+                lines.append(f'"{key}": {json.dumps(value)}')
+        path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        """Return the plan that ``write`` wrote."""
+        data = json.loads(path.read_text(encoding="utf-8"))
+        data["agents"] = tuple(AgentPlan(**row) for row in data["agents"])
+        data["start"] = _stage(data["start"])
+        data["stages"] = tuple(_stage(row) for row in data["stages"])
+        data["exchanges"] = tuple(
+            ExchangePlan(**row | {key: tuple(row[key]) for key in ("up_bytes", "down_bytes")})
+            for row in data["exchanges"]
+        )
+        data["schedule"] = tuple(_round(row) for row in data["schedule"])
+        data["edges"] = tuple((a, b) for a, b in data["edges"])
+        for key in ("input_shape", "metrics", "notes"):
+            data[key] = tuple(data[key])
+        return cls(**data)
+
+
+def _stage(row: dict[str, Any]) -> StagePlan:
+    steps = tuple(StepPlan(**step | {"observe": tuple(step["observe"])}) for step in row["steps"])
+    return replace(StagePlan(**row | {"steps": ()}), steps=steps)
+
+
+def _round(row: dict[str, Any]) -> RoundPlan:
+    row = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    if row["edges"] is not None:
+        row["edges"] = tuple((a, b) for a, b in row["edges"])
+    return RoundPlan(**row)

@@ -1,0 +1,121 @@
+"""Kept worker processes, one thread each."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class WorkerDied(RuntimeError):
+    """A worker process ended without an answer; the round can be done again by others."""
+
+
+class StageFailed(RuntimeError):
+    """A stage raised an error in a worker; doing it again would raise it again."""
+
+
+class Pool(Protocol):
+    """Somebody who does stages. ``lane`` says which of its workers; one lane does one thing at a time."""
+
+    lanes: int
+
+    def perform(self, lane: int, request: dict[str, Any]) -> dict[str, Any]:
+        """Do a stage and return its rows (:func:`.worker.answer`)."""
+        ...
+
+    def close(self) -> None:
+        """End the workers."""
+        ...
+
+
+class Processes:
+    """Worker processes that stay for the whole run, so that data and models stay resident."""
+
+    def __init__(self, folder: Path, lanes: int) -> None:
+        self.lanes = lanes
+        self._folder = folder
+        self._locks = [threading.Lock() for _ in range(lanes)]
+        self._processes = [self._start() for _ in range(lanes)]
+
+    def _start(self) -> subprocess.Popen[str]:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        return subprocess.Popen(
+            [sys.executable, "-m", f"{__package__}.worker", str(self._folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    @property
+    def process_ids(self) -> list[int]:
+        """The workers' process ids."""
+        return [process.pid for process in self._processes]
+
+    def perform(self, lane: int, request: dict[str, Any]) -> dict[str, Any]:
+        """Do a stage on worker ``lane``; raise ``WorkerDied`` or ``StageFailed``."""
+        with self._locks[lane]:
+            process = self._processes[lane]
+            assert process.stdin is not None and process.stdout is not None
+            try:
+                process.stdin.write(json.dumps(request) + "\n")
+                process.stdin.flush()
+                line = process.stdout.readline()
+            except OSError:
+                line = ""
+            if not line:
+                raise WorkerDied(f"worker {lane} (process {process.pid}) ended with status {process.wait()}")
+            reply: dict[str, Any] = json.loads(line)
+            if "error" in reply:
+                sys.stderr.write(reply["trace"])
+                raise StageFailed(reply["error"])
+            return reply
+
+    def restart(self) -> None:
+        """Replace all workers: what they held in memory of an unfinished round is void."""
+        self.close()
+        self._processes = [self._start() for _ in range(self.lanes)]
+
+    def close(self) -> None:
+        """End the workers."""
+        for process in self._processes:
+            if process.stdin is not None:
+                try:
+                    process.stdin.close()
+                except OSError:
+                    pass
+        for process in self._processes:
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+class Here:
+    """Does stages in this process, one after another: for tests and debuggers."""
+
+    def __init__(self, folder: Path, lanes: int = 1) -> None:
+        self.lanes = lanes
+        self._folder = folder
+        self._workers: list[Any] = [None] * lanes
+
+    def perform(self, lane: int, request: dict[str, Any]) -> dict[str, Any]:
+        """Do a stage here; errors pass through."""
+        from .worker import answer, open_worker
+
+        if self._workers[lane] is None:
+            self._workers[lane] = open_worker(self._folder)
+        return {"ready": True} if "hello" in request else answer(self._workers[lane], request)
+
+    def restart(self) -> None:
+        """Forget what was held in memory."""
+        self._workers = [None] * self.lanes
+
+    def close(self) -> None:
+        """Nothing to end."""

@@ -1,0 +1,63 @@
+"""Reading the files of a run folder: tables with the contract's columns, JSON, and clear errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "metrics": ("round", "agent", "group", "role", "metric", "value", "weight"),
+    "control": ("round", "agent", "group", "role", "metric", "value", "weight"),
+    "ledger": ("round", "exchange", "from", "to", "form", "encoding", "items", "bytes", "raw_bytes", "status"),
+    "memory": ("round", "agent", "role", "kind", "items", "bytes"),
+    "partition": ("agent", "split", "label", "count"),
+    "clock": ("round", "agent", "compute_seconds", "transfer_seconds", "status", "round_end"),
+    "timings": ("round", "stage", "cohort", "started", "seconds", "cpu_seconds"),
+}
+WHOLE_COLUMNS = frozenset(("round", "weight", "exchange", "items", "bytes", "raw_bytes", "count"))
+FLOAT_COLUMNS = frozenset(
+    ("value", "compute_seconds", "transfer_seconds", "round_end", "started", "seconds", "cpu_seconds")
+)
+
+
+class NotARunError(ValueError):
+    """The folder is not a run, or one of its files cannot be read."""
+
+
+def _empty(name: str) -> pa.Table:
+    types = {column: pa.int64() for column in WHOLE_COLUMNS} | {column: pa.float64() for column in FLOAT_COLUMNS}
+    return pa.table({column: pa.array([], types.get(column, pa.string())) for column in COLUMNS[name]})
+
+
+def read_table(folder: Path, name: str) -> pa.Table:
+    """Read one of the contract's tables; an empty one where the file is missing."""
+    path = folder / f"{name}.parquet"
+    if not path.is_file():
+        return _empty(name)
+    try:
+        table = parquet.ParquetFile(path).read()
+    except (OSError, pa.ArrowException) as problem:
+        raise NotARunError(f"{path} cannot be read as a Parquet table: {problem}") from problem
+    missing = [column for column in COLUMNS[name] if column not in table.column_names]
+    if missing:
+        raise NotARunError(f"{path} has no column {', '.join(missing)}.")
+    table = table.select(list(COLUMNS[name]))
+    for index, column in enumerate(COLUMNS[name]):
+        if column not in WHOLE_COLUMNS | FLOAT_COLUMNS and not pa.types.is_string(table.schema.field(index).type):
+            table = table.set_column(index, column, table.column(column).cast(pa.string()))
+    return table
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; an empty one where the file is missing."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise NotARunError(f"{path} cannot be read as JSON: {problem}") from problem
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,103 @@
+"""Round by round: who is there, who takes part, who is late, and what the simulated clock says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..specs.schema import Participation
+from ..tasks.choice import Choice
+from ..tasks.patterns import GRAPHS, changes
+from ..tasks.streams import numpy_stream
+from .plan import AgentPlan, RoundPlan
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a round costs a learner in simulated seconds."""
+
+    compute: float
+    transfer: float
+
+
+def cost(agent: AgentPlan, up: int, down: int) -> Cost:
+    """Return the simulated seconds of one round in which ``up`` and ``down`` bytes pass the agent's link."""
+    compute = agent.work / (agent.speed * 1e9) if agent.speed else 0.0
+    transfer = (up + down) * 8 / (agent.bandwidth * 1e6) if agent.bandwidth else 0.0
+    packets = (up > 0) + (down > 0)
+    return Cost(compute, transfer + agent.latency * packets)
+
+
+def schedule(
+    seed: int,
+    rounds: int,
+    learners: Sequence[AgentPlan],
+    costs: Sequence[Cost],
+    participation: Participation,
+    graph: Choice | None,
+    central: bool,
+) -> tuple[RoundPlan, ...]:
+    """Return the plan of every round. ``central``: an aggregator can bring a returning agent up to date.
+
+    Presence and choice come from streams by round and agent: adding an agent changes nobody else's presence.
+    """
+    made: list[RoundPlan] = []
+    everybody = tuple(range(len(learners)))
+    fresh: set[int] = set()
+    late_before: tuple[int, ...] = ()
+    clock = 0.0
+    for number in range(1, rounds + 1):
+        there = [i for i in everybody if _there(seed, learners[i], number)]
+        chosen = _choose(seed, there, learners, participation, number)
+        seconds = [costs[i].compute + costs[i].transfer for i in chosen]
+        deadline = participation.deadline
+        late = tuple(i for i, s in zip(chosen, seconds, strict=True) if deadline is not None and s > deadline)
+        duration = max((s for s in seconds if deadline is None or s <= deadline), default=0.0)
+        clock += deadline if late and deadline is not None else duration
+        stale = tuple(i for i in late_before if i not in chosen or i in late) if participation.late == "next" else ()
+        made.append(
+            RoundPlan(
+                number,
+                None if chosen == everybody else chosen,
+                late,
+                stale,
+                tuple(i for i in chosen if central and number > 1 and i not in fresh),
+                tuple(i for i in everybody if i not in there),
+                _edges(seed, learners, graph, number),
+                clock,
+            )
+        )
+        fresh, late_before = set(chosen), late
+    return tuple(made)
+
+
+def _there(seed: int, agent: AgentPlan, number: int) -> bool:
+    if number < agent.joins or (agent.leaves is not None and number > agent.leaves):
+        return False
+    return agent.availability >= 1 or numpy_stream(seed, "there", agent.name, number).random() < agent.availability
+
+
+def _choose(
+    seed: int, there: list[int], learners: Sequence[AgentPlan], said: Participation, number: int
+) -> tuple[int, ...]:
+    wanted = min(len(there), max(said.minimum, round(said.share * len(there))))
+    if wanted == len(there):
+        return tuple(there)
+    drawn = {i: numpy_stream(seed, "chosen", learners[i].name, number).random() for i in there}
+    return tuple(sorted(sorted(there, key=lambda i: drawn[i])[:wanted]))
+
+
+def _edges(
+    seed: int, learners: Sequence[AgentPlan], graph: Choice | None, number: int
+) -> tuple[tuple[int, int], ...] | None:
+    if graph is None or not changes(graph):
+        return None
+    return draw(seed, learners, graph, number)
+
+
+def draw(seed: int, learners: Sequence[AgentPlan], graph: Choice, number: int) -> tuple[tuple[int, int], ...]:
+    """Return the links of the graph as drawn for round ``number``."""
+    generator: np.random.Generator = numpy_stream(seed, "graph", number)
+    return tuple(GRAPHS[graph.name].function(graph.parameters, [a.name for a in learners], generator))

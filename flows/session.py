@@ -1,0 +1,174 @@
+"""A run in progress: rounds are begun, done stage by stage and cohort by cohort, and committed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .folder import RunFolder
+from .plan import Plan, StagePlan
+from .pool import Here, Processes
+from .versions import Versions
+
+START = -1
+"""The stage before the first round."""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Agents that one worker does a stage for, and agents that it measures only."""
+
+    places: tuple[int, ...]
+    measured: tuple[int, ...] = ()
+
+
+class Session:
+    """Knows how far the run is and does what comes next. Both engines, with and without Prefect, drive one."""
+
+    def __init__(self, folder: RunFolder, plan: Plan, pool: Processes | Here) -> None:
+        self.folder, self.plan, self.pool = folder, plan, pool
+        self._versions = Versions(plan)
+        self._replies: dict[tuple[int, int], dict[str, Any]] = {}
+        self._began = time.perf_counter()
+        self._unmeasured: set[int] = set()
+        self._last_metrics: dict[int, list[list[Any]]] = {}
+
+    @property
+    def next_round(self) -> int:
+        """The first round that is not committed; round 0 is the start."""
+        return self.folder.committed() + 1
+
+    def stages(self, number: int) -> list[tuple[int, StagePlan]]:
+        """Return the stages of round ``number`` with their indices."""
+        return [(START, self.plan.start)] if number == 0 else list(enumerate(self.plan.stages))
+
+    def begin(self, number: int) -> None:
+        """Begin round ``number`` from what is committed."""
+        self.folder.begin(number)
+        self._replies.clear()
+
+    def cohorts(self, number: int, stage: StagePlan) -> list[Cohort]:
+        """Deal a stage's agents out to the lanes: the heaviest first, each to the lane with the least to do."""
+        if stage.tier >= 0:
+            return _dealt(self.plan.aggregating(number, stage.tier), self.pool.lanes, lambda place: 1.0)
+        everybody = tuple(range(self.plan.learners))
+        places = everybody if number == 0 else self.plan.taking_part(number)
+        cohorts = _dealt(places, self.pool.lanes, lambda place: self.plan.agents[place].work)
+        if (stage.last or number == 0) and self.plan.measured(number):
+            rest = sorted(self._not_measured_since(number) - set(places))
+            for index, place in enumerate(rest):
+                at = index % len(cohorts)
+                cohorts[at] = Cohort(cohorts[at].places, (*cohorts[at].measured, place))
+        return cohorts
+
+    def _not_measured_since(self, number: int) -> set[int]:
+        """Learners that a round changed after the last measurement before ``number``."""
+        changed: set[int] = set()
+        for earlier in range(number - 1, 0, -1):
+            if self.plan.measured(earlier):
+                break
+            changed |= {place for place in self._versions.changed(earlier) if place < self.plan.learners}
+        return changed
+
+    def perform(self, number: int, stage_index: int, lane: int, cohort: Cohort) -> None:
+        """Do one cohort's stage; its rows wait for :meth:`commit`."""
+        started = time.perf_counter() - self._began
+        request = {
+            "round": number,
+            "stage": stage_index,
+            "places": cohort.places,
+            "measured": cohort.measured,
+        }
+        reply = self.pool.perform(lane, request)
+        self._replies[stage_index, lane] = reply | {"started": started}
+
+    def commit(self, number: int) -> dict[str, Any]:
+        """Make the round part of the run and return its accuracy, worst accuracy and bytes."""
+        replies = [self._replies[key] for key in sorted(self._replies)]
+        rows: dict[str, list[list[Any]]] = {name: [] for name in ("metrics", "ledger", "memory")}
+        for name, gathered in rows.items():
+            by_stage: dict[int, list[list[Any]]] = {}
+            for (stage, _), reply in sorted(self._replies.items()):
+                by_stage.setdefault(stage, []).extend(reply[name])
+            for stage in sorted(by_stage):
+                gathered.extend(sorted(by_stage[stage], key=lambda row: row[:3] if name == "ledger" else row[:1]))
+        if self.plan.measured(number):
+            rows["metrics"] = self._carried(number, rows["metrics"])
+        readings = [
+            {
+                "round": number,
+                "stage": (self.plan.start if stage == START else self.plan.stages[stage]).name,
+                "cohort": str(lane + 1),
+                "started": reply["started"],
+                "seconds": reply["seconds"],
+                "cpu_seconds": reply["cpu_seconds"],
+            }
+            for (stage, lane), reply in sorted(self._replies.items())
+        ]
+        self.folder.commit(number, rows, readings)
+        superseded = []
+        if number > 0:
+            for place in self._versions.changed(number):
+                version = self._versions.before(number, place)
+                if version is not None:
+                    superseded.append((version, place))
+        self.folder.forget(number, superseded, keep_packets=any(r.stale for r in self.plan.schedule))
+        return figures(self.plan, rows) | {"seconds": sum(reply["seconds"] for reply in replies)}
+
+    def _carried(self, number: int, fresh: list[list[Any]]) -> list[list[Any]]:
+        """Add, for agents that nothing changed since, what was measured last."""
+        if not self._last_metrics and number > 0:
+            self._last_metrics = _last_measured(self.folder, self.plan, number)
+        found: dict[int, list[list[Any]]] = {}
+        for row in fresh:
+            found.setdefault(row[0], []).append(row)
+        self._last_metrics = self._last_metrics | found
+        return [row for place in sorted(self._last_metrics) for row in self._last_metrics[place]]
+
+    def close(self) -> None:
+        """End the workers."""
+        self.pool.close()
+
+
+def _dealt(places: tuple[int, ...], lanes: int, weight: Callable[[int], float]) -> list[Cohort]:
+    loads = [0.0] * max(1, min(lanes, len(places)))
+    dealt: list[list[int]] = [[] for _ in loads]
+    for place in sorted(places, key=lambda p: (-weight(p), p)):
+        lane = loads.index(min(loads))
+        loads[lane] += weight(place) or 1.0
+        dealt[lane].append(place)
+    return [Cohort(tuple(sorted(cohort))) for cohort in dealt]
+
+
+def _last_measured(folder: RunFolder, plan: Plan, number: int) -> dict[int, list[list[Any]]]:
+    import json
+
+    for earlier in range(number - 1, -1, -1):
+        if plan.measured(earlier):
+            rows = json.loads(folder.rows(earlier).read_text(encoding="utf-8"))["metrics"]
+            found: dict[int, list[list[Any]]] = {}
+            for row in rows:
+                found.setdefault(row[0], []).append(row)
+            return found
+    return {}
+
+
+def figures(plan: Plan, rows: dict[str, list[list[Any]]]) -> dict[str, Any]:
+    """Return the round's accuracy over all learners' test samples, the worst learner's, and the bytes sent."""
+    found = [(row[2], row[3]) for row in rows["metrics"] if row[1] == "accuracy" and row[0] < plan.learners]
+    total = sum(weight for _, weight in found)
+    return {
+        "accuracy": sum(value * weight for value, weight in found) / total if total else None,
+        "worst": min((value for value, _ in found), default=None),
+        "bytes": sum(row[6] for row in rows["ledger"]),
+    }
+
+
+def open_session(path: Path, lanes: int, here: bool = False) -> Session:
+    """Return the session of the run at ``path``, with ``lanes`` workers started."""
+    folder = RunFolder(path)
+    plan = Plan.read(folder.plan)
+    return Session(folder, plan, Here(path, lanes) if here else Processes(path, lanes))

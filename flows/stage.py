@@ -1,0 +1,144 @@
+"""One stage of a round, done by one cohort of agents. This is what a worker process runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..tasks.agent import Agent, Context
+from ..tasks.measure import measure
+from ..tasks.memory import KINDS
+from ..tasks.operations import OPERATIONS
+from ..specs.schema import StepChoice
+from .exchange import Post
+from .keeper import Keeper
+from .plan import Plan, StagePlan, StepPlan
+from .world import Holding
+
+
+@dataclass
+class Rows:
+    """What a stage has to tell: rows for the tables, each with the place of the agent that it is about."""
+
+    metrics: list[list[Any]] = field(default_factory=list)
+    ledger: list[list[Any]] = field(default_factory=list)
+    memory: list[list[Any]] = field(default_factory=list)
+
+
+class Worker:
+    """Does stages of one run for the cohorts that it is given."""
+
+    def __init__(self, holding: Holding) -> None:
+        self._plan: Plan = holding.plan
+        self._world = holding.world
+        self._keeper = Keeper(holding.folder, holding.plan, holding.world, holding.ids)
+        self._post = Post(holding.folder, holding.plan)
+        self._steps: dict[str, Any] = {}
+
+    def perform(self, number: int, stage_index: int, places: list[int], only_measured: list[int]) -> Rows:
+        """Do stage ``stage_index`` of round ``number`` (-1: the start) for the agents at ``places``.
+
+        The agents at ``only_measured`` did not take part and are measured alone.
+        """
+        stage = self._plan.start if stage_index < 0 else self._plan.stages[stage_index]
+        rows = Rows()
+        for place in places:
+            agent = self._keeper.load(place, number)
+            if stage.kind in ("start", "local"):
+                self._alone(stage, stage_index, number, place, agent, rows)
+            else:
+                self._aggregate(stage, number, place, agent, rows)
+        for place in only_measured:
+            self._measure(number, place, self._keeper.load(place, number), rows)
+        return rows
+
+    def _context(self, number: int, step: StepPlan | None = None, **known: Any) -> Context:
+        if step is not None:
+            known |= {"place": step.place, "observe": frozenset(step.observe)}
+        return Context(self._world, self._plan.seed, number, self._plan.rounds, **known)
+
+    def _do(self, step: StepPlan, agent: Agent, number: int) -> None:
+        if step.place not in self._steps:
+            said = StepChoice.model_validate({step.operation: step.parameters})
+            self._steps[step.place] = said.parameters
+        OPERATIONS[step.operation][0](agent, self._steps[step.place], self._context(number, step))
+
+    def _alone(self, stage: StagePlan, index: int, number: int, place: int, agent: Agent, rows: Rows) -> None:
+        if index == 0 and place in self._plan.round(number).returning:
+            self._catch_up(agent, number, place, rows)
+        if stage.receives is not None:
+            context = self._context(number, place=f"aggregate.{stage.receives}")
+            received = self._post.received(agent, place, number, stage.receives, context)
+            if received is not None:
+                agent.memory.hold("working", "received", received, number)
+        for step in stage.steps:
+            if step.parameters.get("who", "learners") != "aggregators":
+                self._do(step, agent, number)
+        if stage.sends is not None:
+            rows.ledger += self._post.send(agent, place, number, stage.sends, self._context(number))
+        if stage.last or stage.kind == "start":
+            self._finish(number, place, agent, rows, save=bool(stage.steps) or number > 0)
+        else:
+            self._keeper.keep(place, agent, number)
+
+    def _catch_up(self, agent: Agent, number: int, place: int, rows: Rows) -> None:
+        """Give a returning agent what its aggregator delivered last, and do what follows a delivery but training."""
+        for index, exchange in enumerate(self._plan.exchanges):
+            missed, sent = self._post.missed(place, number, index)
+            if missed is None:
+                continue
+            rows.ledger += sent
+            agent.memory.hold("working", "received", missed, number)
+            after = next(s for s in self._plan.stages if s.kind == "local" and s.receives == index)
+            for step in after.steps:
+                if step.operation in ("store", "absorb", "forget") and step.parameters.get("who") != "aggregators":
+                    self._do(step, agent, number)
+        agent.memory.drop("working")
+
+    def _aggregate(self, stage: StagePlan, number: int, place: int, agent: Agent, rows: Rows) -> None:
+        assert stage.receives is not None
+        top = self._plan.agents[place].parent is None
+        context = self._context(number, final=top, place=f"aggregate.{stage.receives}")
+        if stage.kind == "merge":
+            total = self._post.merged(agent, place, number, stage.receives, context)
+        else:
+            total = self._post.passed_down(place, number, stage.receives)
+        if total is not None:
+            agent.memory.hold("working", "received", total, number)
+            if agent.models and (stage.kind == "relay" or top or stage.own):
+                for step in stage.steps:
+                    self._do(step, agent, number)
+            if stage.kind == "merge" and not top:
+                rows.ledger += self._post.send_up(agent, place, number, stage.receives, context, stage.own)
+            else:
+                rows.ledger += self._post.deliver(agent, place, number, stage.receives, total)
+        if stage.last:
+            self._finish(number, place, agent, rows, save=True)
+        else:
+            self._keeper.keep(place, agent, number)
+
+    def _finish(self, number: int, place: int, agent: Agent, rows: Rows, save: bool) -> None:
+        if self._plan.measured(number) and len(agent.test_ids) and "model" in agent.models:
+            self._measure(number, place, agent, rows)
+        rows.memory += self._held(place, agent)
+        agent.memory.drop("working")
+        if save:
+            self._keeper.save(place, agent, number)
+
+    def _measure(self, number: int, place: int, agent: Agent, rows: Rows) -> None:
+        found = measure(agent, list(self._plan.metrics), self._plan.predict, self._context(number))
+        rows.metrics += [[place, name, value, len(agent.test_ids)] for name, value in found.items()]
+
+    def _held(self, place: int, agent: Agent) -> list[list[Any]]:
+        sample = self._world.x_train[0].numel() * 4 + 8
+        weights = sum(value.numel() for model in agent.models.values() for value in model.parameters())
+        tensors = sum(1 for model in agent.models.values() for _ in model.parameters())
+        held = []
+        for kind in KINDS:
+            items, size = agent.memory.count(kind), agent.memory.bytes(kind)
+            if kind == "sensory":
+                items, size = agent.samples, agent.samples * sample
+            elif kind == "procedural":
+                items, size = items + tensors, size + weights * 4
+            held.append([place, kind, items, size])
+        return held

@@ -1,0 +1,67 @@
+"""A worker process: one thread, one JSON line in for each stage, one JSON line out.
+
+Started as ``python -m codistill.flows.worker FOLDER``. It ends when its standard input does, so no worker outlives
+the process that started it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from .folder import RunFolder
+
+
+def open_worker(folder: Path) -> Any:
+    """Return the :class:`~.stage.Worker` of the run at ``folder``; torch is imported here."""
+    import torch
+
+    torch.set_num_threads(1)
+    from .stage import Worker
+    from .world import open_holding
+
+    return Worker(open_holding(RunFolder(folder)))
+
+
+def answer(worker: Any, request: dict[str, Any]) -> dict[str, Any]:
+    """Do the stage that ``request`` names and return its rows with the seconds that it took."""
+    started, cpu = time.perf_counter(), time.process_time()
+    rows = worker.perform(request["round"], request["stage"], request["places"], request["measured"])
+    return {
+        "metrics": rows.metrics,
+        "ledger": rows.ledger,
+        "memory": rows.memory,
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": time.process_time() - cpu,
+    }
+
+
+def main(folder: str) -> None:
+    """Answer requests until there are no more."""
+    # Whatever a library prints must not be taken for an answer: answers get the real standard output.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    worker = None
+    try:
+        import torch  # noqa: F401  # imported while the parent still reads its data
+
+        for line in sys.stdin:
+            request = json.loads(line)
+            if worker is None:
+                worker = open_worker(Path(folder))
+            reply = {"ready": True} if "hello" in request else answer(worker, request)
+            answers.write(json.dumps(reply) + "\n")
+            answers.flush()
+    except Exception as error:  # noqa: BLE001  # the parent says it in its own words; the trace goes with it
+        answers.write(json.dumps({"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}) + "\n")
+        answers.flush()
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

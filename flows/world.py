@@ -1,0 +1,71 @@
+"""Opening a run's folder as a worker sees it: the plan, the data resident, the ids of each learner."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from ..tasks.agent import World
+from ..tasks.architecture import Architecture
+from ..tasks.data.prepared import open_prepared
+from ..tasks.models import architecture
+from ..tasks.patterns import ModelChoice
+from .folder import RunFolder
+from .plan import Plan
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What a worker needs to do any stage of a run."""
+
+    folder: RunFolder
+    plan: Plan
+    world: World
+    ids: list[tuple[torch.Tensor, torch.Tensor]]
+
+
+def open_holding(folder: RunFolder) -> Holding:
+    """Return the run at ``folder``, its data mapped into memory and shared with other processes."""
+    plan = Plan.read(folder.plan)
+    data = open_prepared(Path(folder.info()["prepared"]))
+    with pa.memory_map(str(folder.ids)) as source:
+        columns = pa.ipc.open_file(source).read_all().to_pydict()
+    pairs = [(_ids(a), _ids(b)) for a, b in zip(columns["train"], columns["test"], strict=True)]
+    world = World(
+        x_train=_tensor(data.x_train),
+        y_train=_tensor(data.y_train),
+        x_test=_tensor(data.x_test),
+        y_test=_tensor(data.y_test),
+        classes=plan.classes,
+        public=pairs[-1][0],
+        public_labelled=plan.public_labelled,
+        architectures=_architectures(plan),
+    )
+    return Holding(folder, plan, world, pairs[:-1])
+
+
+def _ids(values: list[int]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.int64)
+
+
+def _tensor(values: np.ndarray) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the array is read-only, and nothing here writes to it
+        return torch.from_numpy(values)
+
+
+def _architectures(plan: Plan) -> dict[str, Architecture]:
+    said = [agent.model for agent in plan.agents if agent.model is not None]
+    if plan.companion is not None:
+        said.append(plan.companion)
+    made: dict[str, Architecture] = {}
+    for value in {str(value): value for value in said}.values():
+        one = ModelChoice.model_validate(value)
+        built = architecture(one.name, one.parameters, plan.input_shape, plan.classes)
+        made[built.name] = built
+    return made

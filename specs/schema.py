@@ -1,0 +1,160 @@
+"""The language of a spec: every key, its type, its range, and what it means.
+
+The types of operations, models, data sets and patterns come from the registries of ``tasks``, so whatever is
+registered there can be said here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, create_model, field_validator, model_validator
+
+from ..tasks.choice import Choice, choice, tagged
+from ..tasks.data.registry import DATASETS
+from ..tasks.data.partition import PARTITIONERS
+from ..tasks.measure import METRICS
+from ..tasks.operations import OPERATIONS
+from ..tasks.parameters import Parameters
+from ..tasks.patterns import ModelChoice, PatternChoice
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME, description="letters, digits, dot, dash and underscore")]
+
+DatasetChoice: type[Choice] = choice("Dataset", DATASETS, "Where samples come from.")
+PartitionChoice: Any = tagged("Partition", PARTITIONERS, "by")
+
+
+def _step() -> type[Choice]:
+    fields: dict[str, Any] = {}
+    for name, (function, parameters) in OPERATIONS.items():
+        sentence = " ".join((function.__doc__ or "").split("\n\n")[0].split())
+        fields[name + "_"] = (parameters | None, Field(None, alias=name, description=sentence))
+    return create_model("Step", __base__=Choice, __doc__="One operation of a round.", **fields)
+
+
+StepChoice: type[Choice] = _step()
+
+
+class Recipe(Parameters):
+    """The operations of one round, in order."""
+
+    name: Name = "inline"
+    cite: str = Field("", description="the paper")
+    differs: str = Field("", description="what differs from the paper")
+    companion: ModelChoice | None = Field(None, description="a second model of every agent, alike on all of them")  # type: ignore[valid-type]
+    start: list[StepChoice] = Field(default_factory=list, description="done once, before the first round")  # type: ignore[valid-type]
+    round: list[StepChoice] = Field(min_length=1, description="done each round")  # type: ignore[valid-type]
+
+    @field_validator("start")
+    @classmethod
+    def _alone(cls, steps: list[Choice]) -> list[Choice]:
+        if any(step.name in ("share", "aggregate") for step in steps):
+            raise ValueError("nothing is exchanged before the first round: no share and no aggregate here")
+        return steps
+
+
+class Take(Parameters):
+    """A part of the data set, drawn by class."""
+
+    train: Annotated[int, Field(ge=1)] | None = Field(None, description="training samples to keep")
+    test: Annotated[int, Field(ge=1)] | None = Field(None, description="test samples to keep")
+
+
+class Public(Parameters):
+    """Samples that every agent holds."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(description="of the training samples; they leave the partition")
+    labelled: bool = Field(False, description="whether agents may look at their labels")
+
+
+class Data(Parameters):
+    """The samples, and who holds which."""
+
+    dataset: DatasetChoice = Field(description="a name from `codistill list datasets`")  # type: ignore[valid-type]
+    root: str | None = Field(None, description="the folder of data sets; else CODISTILL_DATA, else the cache")
+    take: Take = Field(default_factory=Take)
+    partition: PartitionChoice = Field(description="how training samples are dealt out")
+    public: Public | None = None
+
+
+class Spread(Parameters):
+    """A value for each agent, drawn evenly on a logarithmic scale."""
+
+    low: Annotated[float, Field(gt=0)]
+    high: Annotated[float, Field(gt=0)]
+
+
+Rate = Annotated[float, Field(gt=0)] | Spread
+
+
+class AgentGroup(Parameters):
+    """Agents that are alike."""
+
+    name: Name = Field(description="agents of the group are called name-1, name-2, ...")
+    count: Annotated[int, Field(ge=1, le=100_000)] = 1
+    model: ModelChoice = Field(description="a name from `codistill list models`")  # type: ignore[valid-type]
+    initial: Literal["shared", "own"] = Field(
+        "shared", description="agents with one architecture start from the same weights, or each from its own"
+    )
+    speed: Rate | None = Field(None, description="GFLOP/s, for the simulated clock; nothing said: no time at all")
+    bandwidth: Rate | None = Field(None, description="Mbit/s each way, for the simulated clock")
+    latency: Annotated[float, Field(ge=0)] = Field(0.0, description="seconds a packet takes besides")
+    availability: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="chance to be there in a round")
+    joins: Annotated[int, Field(ge=1)] = Field(1, description="first round")
+    leaves: Annotated[int, Field(ge=1)] | None = Field(None, description="last round; nothing said: stays")
+
+
+class Participation(Parameters):
+    """Who takes part in a round."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="of the agents that are there")
+    minimum: Annotated[int, Field(ge=1)] = Field(1, description="agents a round, where as many are there")
+    deadline: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="simulated seconds after which a round does not wait"
+    )
+    late: Literal["drop", "next"] = Field("drop", description="what becomes of knowledge that misses the deadline")
+
+
+class Measure(Parameters):
+    """What is measured, and when."""
+
+    every: Annotated[int, Field(ge=1)] = Field(1, description="rounds; the last is always measured")
+    metrics: list[Literal[tuple(METRICS.names())]] = Field(  # type: ignore[valid-type]
+        default_factory=lambda: ["accuracy"], min_length=1
+    )
+    predict: Literal["classifier", "prototypes"] = Field("classifier", description="how an agent answers")
+    control: Literal["local", "none"] = Field(
+        "local", description="every agent also learns alone, from the same start, to show what the exchange is worth"
+    )
+
+
+class Engine(Parameters):
+    """What a run is run on. Nothing here changes a number."""
+
+    workers: Annotated[int, Field(ge=1, le=256)] | None = Field(None, description="processes; nothing said: one a core")
+
+
+class Spec(Parameters):
+    """Who learns, what each one remembers, what passes between them and when."""
+
+    name: Name
+    cite: str = Field("", description="where the experiment comes from")
+    setting: Literal["fl"] = Field("fl", description="the family of tasks")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    rounds: Annotated[int, Field(ge=1, le=1_000_000)]
+    data: Data
+    agents: list[AgentGroup] = Field(min_length=1)
+    pattern: PatternChoice = Field(default_factory=lambda: PatternChoice.model_validate("distributed"))  # type: ignore[valid-type]
+    participation: Participation = Field(default_factory=Participation)
+    recipe: Recipe
+    measure: Measure = Field(default_factory=Measure)
+    engine: Engine = Field(default_factory=Engine)
+
+    @model_validator(mode="after")
+    def _names(self) -> Spec:
+        names = [group.name for group in self.agents]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two groups of agents are called {twice[0]!r}")
+        return self

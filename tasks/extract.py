@@ -1,0 +1,112 @@
+"""The operation ``extract``: an agent makes knowledge out of what it has learned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from .agent import Agent, Context
+from .choice import tagged
+from .knowledge import Knowledge, Models, Rows
+from .late import late
+from .observe import Observer
+from .parameters import Step
+from .registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = late("torch")
+
+EXTRACTS: Registry[Callable[..., Knowledge]] = Registry("extracts")
+
+
+class OfModel(Step):
+    """Which of the agent's models."""
+
+    of: Literal["model", "companion"] = Field("model", description="the agent's own model, or its companion")
+
+
+class ExtractParameters(OfModel):
+    """Weights."""
+
+
+class ExtractLogits(OfModel):
+    """Scores on samples that everybody holds."""
+
+    source: Literal["public"] = Field("public", alias="from", description="the samples that are scored")
+    scale: Literal["logits", "probabilities"] = Field("logits", description="before or after the softmax")
+
+
+class ExtractByClass(OfModel):
+    """Means by class over the agent's own samples."""
+
+    source: Literal["training", "private"] = Field(
+        "training",
+        alias="from",
+        description="gathered from the batches of the last epoch as they pass, or by a pass of its own afterwards",
+    )
+
+
+@EXTRACTS.register("parameters", ExtractParameters)
+def parameters(agent: Agent, said: ExtractParameters, context: Context) -> Models:
+    """The weights of the agent's model."""
+    state = {name: value.detach().clone() for name, value in agent.models[said.of].state_dict().items()}
+    identity = agent.architectures[said.of].name
+    return Models({identity: state}, {identity: float(agent.samples)})
+
+
+@EXTRACTS.register("logits", ExtractLogits)
+def logits(agent: Agent, said: ExtractLogits, context: Context) -> Rows:
+    """Scores on the public samples, by sample id."""
+    scores = score(agent.models[said.of], context.world.x_train, context.world.public)
+    if said.scale == "probabilities":
+        scores = torch.softmax(scores, dim=1)
+    weights = torch.full((len(scores),), float(max(agent.samples, 1)), dtype=torch.float64)
+    return Rows("logits", context.world.public, scores, weights, float(agent.samples))
+
+
+@EXTRACTS.register("class_logits", ExtractByClass)
+def class_logits(agent: Agent, said: ExtractByClass, context: Context) -> Rows:
+    """The mean logits of each class that the agent has samples of."""
+    return _by_class("class_logits", agent, said, context)
+
+
+@EXTRACTS.register("prototypes", ExtractByClass)
+def prototypes(agent: Agent, said: ExtractByClass, context: Context) -> Rows:
+    """The mean features of each class that the agent has samples of."""
+    return _by_class("prototypes", agent, said, context)
+
+
+def score(model: torch.nn.Module, x: torch.Tensor, ids: torch.Tensor, batch: int = 512) -> torch.Tensor:
+    """Return the logits [N, C] of ``x[ids]`` with the model in evaluation mode, without gradients."""
+    model.eval()
+    with torch.no_grad():
+        return torch.cat([model(x[part]) for part in ids.split(batch)])
+
+
+def _by_class(form: str, agent: Agent, said: ExtractByClass, context: Context) -> Rows:
+    if said.source == "training":
+        seen = agent.memory.recall("working", f"seen:{form}")
+        if not isinstance(seen, Rows):
+            raise RuntimeError(f"{agent.name}: nothing was gathered while training; a train step must come first")
+        return seen
+    model, world = agent.models[said.of], context.world
+    model.eval()
+    observer = Observer(form, world.classes)
+    with torch.no_grad():
+        for ids in agent.train_ids.split(512):
+            features = model.body(world.x_train[ids])
+            observer.see(world.y_train[ids], features, model.head(features))
+    return observer.result()
+
+
+Extract: Any = tagged("Extract", EXTRACTS, "knowledge")
+
+
+def extract(agent: Agent, parameters: Any, context: Context) -> None:
+    """An agent makes knowledge out of what it has learned and lays it out to be shared."""
+    made = EXTRACTS[parameters.knowledge].function(agent, parameters, context)
+    agent.memory.hold("working", "to share", made, context.round)

@@ -1,0 +1,25 @@
+"""The eight operations by name: the life of knowledge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .absorb import Absorb, absorb
+from .aggregate import Aggregate, aggregate
+from .extract import Extract, extract
+from .remember import Forget, Retrieve, Store, forget, retrieve, store
+from .share import Share, share
+from .train import Train, train
+
+OPERATIONS: dict[str, tuple[Callable[..., Any], Any]] = {
+    "train": (train, Train),
+    "extract": (extract, Extract),
+    "store": (store, Store),
+    "share": (share, Share),
+    "aggregate": (aggregate, Aggregate),
+    "retrieve": (retrieve, Retrieve),
+    "absorb": (absorb, Absorb),
+    "forget": (forget, Forget),
+}
+"""Name, function and parameters. ``share`` and ``aggregate`` are done along links, the others by an agent alone."""

@@ -1,0 +1,38 @@
+"""The operation ``share``: how knowledge is written down to travel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from . import packet
+from .choice import Choice, choice
+from .encoding import ENCODINGS
+from .knowledge import Knowledge
+from .parameters import Parameters
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+EncodingChoice: type[Choice] = choice("Encoding", ENCODINGS, "How values are made smaller to travel.")
+
+
+def _plain() -> Choice:
+    return EncodingChoice.model_validate("float32")
+
+
+class Share(Parameters):
+    """How knowledge travels."""
+
+    up: EncodingChoice = Field(  # type: ignore[valid-type]
+        default_factory=_plain, description="from an agent to its aggregator, or between peers"
+    )
+    down: EncodingChoice = Field(  # type: ignore[valid-type]
+        default_factory=_plain, description="from an aggregator to those below it"
+    )
+
+
+def share(knowledge: Knowledge, encoding: Choice, label: packet.Label) -> pa.Buffer:
+    """Knowledge becomes one Arrow message, encoded as the step says, and goes along the pattern's links."""
+    return packet.encode(knowledge, encoding.name, encoding.parameters, label)

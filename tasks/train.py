@@ -1,0 +1,97 @@
+"""The operation ``train``: an agent learns from its own samples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from .agent import Agent, Context
+from .choice import Choice, choice
+from .late import late
+from .observe import Observer, observers
+from .optimizers import Optimizer, optimizer
+from .parameters import Step
+from .terms import TERMS, Batch, Term
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = late("torch")
+
+TermChoice: type[Choice] = choice("Term", TERMS, "A loss that is added to cross entropy.")
+
+
+class Train(Step):
+    """Local training with cross entropy and the terms that a method adds."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(1, description="passes over the samples")
+    batch: Annotated[int, Field(ge=1)] = Field(32, description="samples a step")
+    drop_last: bool = Field(False, description="leave out the last batch of an epoch when it is not full")
+    optimizer: Optimizer = Field(  # type: ignore[valid-type]
+        default_factory=lambda: Optimizer.model_validate("sgd"), description="made anew each round"
+    )
+    ce_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of cross entropy to the labels")
+    losses: list[TermChoice] = Field(default_factory=list, description="terms added to cross entropy")  # type: ignore[valid-type]
+    on: Literal["private", "public"] = Field("private", description="whose samples; public ones need labels")
+
+
+def batches(ids: torch.Tensor, size: int, drop_last: bool, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+    """Return ``ids`` [N] shuffled and cut into batches of ``size``.
+
+    With ``drop_last`` a last batch that is not full is left out, unless it is the only one.
+    """
+    order = ids[torch.randperm(len(ids), generator=generator)]
+    if drop_last and len(order) > size:
+        order = order[: len(order) // size * size]
+    return order.split(size)
+
+
+def train(agent: Agent, parameters: Train, context: Context) -> None:
+    """An agent's model learns from its own samples, one optimizer step a batch."""
+    world, model = context.world, agent.models["model"]
+    ids = agent.train_ids if parameters.on == "private" else world.public
+    if not len(ids):
+        return
+    model.train()
+    terms = _terms(agent, parameters, context)
+    weights = [*model.parameters(), *(w for term in terms for w in term.parameters)]
+    steps = optimizer(parameters.optimizer, weights)
+    watching = observers(context.observe, world.classes) if parameters.on == "private" else []
+    for epoch in range(parameters.epochs):
+        shuffle = agent.stream(context, "shuffle", parameters.on, epoch)
+        last = watching if epoch == parameters.epochs - 1 else []
+        for chosen in batches(ids, parameters.batch, parameters.drop_last, shuffle):
+            _step(model, steps, terms, last, world.x_train[chosen], world.y_train[chosen], chosen, parameters.ce_weight)
+    for observer in watching:
+        agent.memory.hold("working", f"seen:{observer.form}", observer.result(), context.round)
+
+
+def _terms(agent: Agent, parameters: Train, context: Context) -> list[Term]:
+    made = (TERMS[said.name].function(agent, said.parameters, context) for said in parameters.losses)
+    return [term for term in made if term is not None]
+
+
+def _step(
+    model: torch.nn.Module,
+    steps: torch.optim.Optimizer,
+    terms: list[Term],
+    watching: list[Observer],
+    x: torch.Tensor,
+    y: torch.Tensor,
+    ids: torch.Tensor,
+    ce_weight: float,
+) -> None:
+    features = model.body(x)
+    logits = model.head(features)
+    task = torch.nn.functional.cross_entropy(logits, y)
+    loss = task if ce_weight == 1 else task * ce_weight
+    if terms:
+        batch = Batch(ids, x, y, features, logits, task)
+        for term in terms:
+            loss = loss + term.loss(batch)
+    steps.zero_grad()
+    loss.backward()
+    steps.step()
+    for observer in watching:
+        observer.see(y, features, logits)
