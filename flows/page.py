@@ -49,7 +49,8 @@ color:var(--muted);background:var(--surface);vertical-align:middle;margin-left:8
 .tiles>div,figure,section{background:var(--surface);border:1px solid var(--grid);border-radius:10px}
 .tiles>div{padding:13px 15px;display:flex;flex-direction:column}
 .tiles dt{font-size:13px;color:var(--muted)}
-.tiles dd{margin:0}.tiles .value{font-size:22px;white-space:nowrap;font-weight:650;line-height:1.25;letter-spacing:-.01em}
+.tiles dd{margin:0}
+.tiles .value{font-size:22px;white-space:nowrap;font-weight:650;line-height:1.25;letter-spacing:-.01em}
 .tiles .more{font-size:12.5px;color:var(--muted);line-height:1.35}
 .grid{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:16px;align-items:stretch}
 figure,section{margin:0;padding:16px 18px;min-width:0}

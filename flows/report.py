@@ -131,7 +131,8 @@ def _reproduce(results: Results) -> str:
 
 
 def _nothing(name: str, kind: str, title: str, text: str) -> str:
-    return f'<section id="{name}" class="{kind}"><h2>{escape(title)}</h2>\n<p class="note">{escape(text)}</p></section>\n'
+    words = f'<h2>{escape(title)}</h2>\n<p class="note">{escape(text)}</p>'
+    return f'<section id="{name}" class="{kind}">{words}</section>\n'
 
 
 def report_markup(results: Results) -> str:

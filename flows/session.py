@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,8 +34,7 @@ class Session:
         self._versions = Versions(plan)
         self._replies: dict[tuple[int, int], dict[str, Any]] = {}
         self._began = time.perf_counter()
-        self._unmeasured: set[int] = set()
-        self._last_metrics: dict[int, list[list[Any]]] = {}
+        self._before: dict[str, dict[int, list[list[Any]]]] = {}
 
     @property
     def next_round(self) -> int:
@@ -96,7 +96,8 @@ class Session:
             for stage in sorted(by_stage):
                 gathered.extend(sorted(by_stage[stage], key=lambda row: row[:3] if name == "ledger" else row[:1]))
         if self.plan.measured(number):
-            rows["metrics"] = self._carried(number, rows["metrics"])
+            rows["metrics"] = self._carried("metrics", number, rows["metrics"])
+        rows["memory"] = self._carried("memory", number, rows["memory"])
         readings = [
             {
                 "round": number,
@@ -118,15 +119,17 @@ class Session:
         self.folder.forget(number, superseded, keep_packets=any(r.stale for r in self.plan.schedule))
         return figures(self.plan, rows) | {"seconds": sum(reply["seconds"] for reply in replies)}
 
-    def _carried(self, number: int, fresh: list[list[Any]]) -> list[list[Any]]:
-        """Add, for agents that nothing changed since, what was measured last."""
-        if not self._last_metrics and number > 0:
-            self._last_metrics = _last_measured(self.folder, self.plan, number)
+    def _carried(self, table: str, number: int, fresh: list[list[Any]]) -> list[list[Any]]:
+        """Add, for agents that nothing changed since, the rows of before; working memory is empty again."""
+        if table not in self._before:
+            self._before[table] = _rows_before(self.folder, table, number)
         found: dict[int, list[list[Any]]] = {}
         for row in fresh:
             found.setdefault(row[0], []).append(row)
-        self._last_metrics = self._last_metrics | found
-        return [row for place in sorted(self._last_metrics) for row in self._last_metrics[place]]
+        made = self._before[table] | found
+        kept = {place: [row for row in rows if row[1] != "working"] for place, rows in made.items()}
+        self._before[table] = kept
+        return [row for place in sorted(made) for row in made[place]]
 
     def close(self) -> None:
         """End the workers."""
@@ -143,15 +146,15 @@ def _dealt(places: tuple[int, ...], lanes: int, weight: Callable[[int], float]) 
     return [Cohort(tuple(sorted(cohort))) for cohort in dealt]
 
 
-def _last_measured(folder: RunFolder, plan: Plan, number: int) -> dict[int, list[list[Any]]]:
-    import json
-
+def _rows_before(folder: RunFolder, table: str, number: int) -> dict[int, list[list[Any]]]:
+    """Return, by agent, the rows of the last committed round before ``number`` that has any."""
     for earlier in range(number - 1, -1, -1):
-        if plan.measured(earlier):
-            rows = json.loads(folder.rows(earlier).read_text(encoding="utf-8"))["metrics"]
+        rows = json.loads(folder.rows(earlier).read_text(encoding="utf-8"))[table]
+        if rows:
             found: dict[int, list[list[Any]]] = {}
             for row in rows:
-                found.setdefault(row[0], []).append(row)
+                if row[1] != "working":
+                    found.setdefault(row[0], []).append(row)
             return found
     return {}
 

@@ -140,5 +140,6 @@ class Worker:
                 items, size = agent.samples, agent.samples * sample
             elif kind == "procedural":
                 items, size = items + tensors, size + weights * 4
-            held.append([place, kind, items, size])
+            if size:
+                held.append([place, kind, items, size])
         return held

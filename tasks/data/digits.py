@@ -67,7 +67,8 @@ def _shifted_and_noisy(images: Values, generator: np.random.Generator) -> Values
         down, right = generator.integers(-2, 3, 2)
         moved[position] = np.roll(image, (down, right), axis=(1, 2))
     noise = generator.normal(0, 0.10, moved.shape).astype(np.float32)
-    return np.clip(moved + noise, 0, 1)
+    noisy: Values = np.clip(moved + noise, 0, 1)
+    return noisy
 
 
 @add_source("digits20", Digits20Parameters, no_problems, no_files)

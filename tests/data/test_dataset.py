@@ -116,6 +116,11 @@ def test_take_keeps_the_share_of_every_class_and_the_columns() -> None:
     assert (small.y_train == dataset.y_train[rows]).all()
 
 
+def test_take_keeps_a_rare_class() -> None:
+    dataset = replace(made_up(100, 4), y_train=np.array([0] * 97 + [1, 2, 3]))
+    assert np.bincount(take(dataset, 10, None, np.random.default_rng(0)).y_train).tolist() == [7, 1, 1, 1]
+
+
 def test_take_is_deterministic_and_none_takes_all() -> None:
     dataset = made_up()
     first, second, other = (take(dataset, 10, None, np.random.default_rng(seed)) for seed in (1, 1, 2))

@@ -90,6 +90,14 @@ def test_a_test_folder_must_have_known_classes(pictures: Path) -> None:
         Image.new("RGB", (4, 4)).save(pictures / "test" / label / "0.png")
     dataset = load("folder", pictures, path="train", test_path="test")
     assert (len(dataset.y_train), dataset.y_test.tolist()) == (12, [0, 1])
+    (pictures / "test" / "cat").rename(pictures / "kept")
+    (pictures / "test" / "sub").mkdir()
+    assert problems("folder", pictures, path="train", test_path="test")  # one class is not enough to tell folders
+    (pictures / "kept").rename(pictures / "test" / "cat")
+    for label in ("ant", "bee"):
+        (pictures / "train" / label).mkdir()
+        Image.new("RGB", (4, 4)).save(pictures / "train" / label / "0.png")
+    assert load("folder", pictures, path="train", test_path="test").y_test.tolist() == [2, 3]
     (pictures / "test" / "dog").rename(pictures / "test" / "wolf")
     assert "['wolf']" in problems("folder", pictures, path="train", test_path="test")
     assert "both" in problems("folder", pictures, path="train", test_path="train")

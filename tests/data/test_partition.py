@@ -75,6 +75,16 @@ def test_few_test_samples_are_not_all_given_to_the_first_agents() -> None:
     assert [len(ids) for ids in partition.test] == [1] * 20
 
 
+def test_an_agent_with_few_samples_still_gets_a_test_sample_of_its_own_classes() -> None:
+    train, test = balanced(300, 4), balanced(5, 4)
+    partition = divide("quantity", train, test, 6, alpha=0.2, min_size=3)
+    assert min(map(len, partition.train)) < len(train) / len(test) / 4  # by its proportion it would have none
+    for ids, test_ids in zip(partition.train, partition.test, strict=True):
+        assert len(test_ids) >= 1
+        assert set(test[test_ids]) <= set(train[ids])
+    assert len(np.concatenate(partition.test)) == 20
+
+
 def test_the_partition_of_the_workload_is_met_to_the_bit() -> None:
     dataset = DATASETS["digits20"].function(DATASETS["digits20"].parameters())
     entry = PARTITIONERS["dirichlet"]
@@ -184,6 +194,12 @@ def test_column_puts_values_together_for_fewer_agents() -> None:
     assert wards == [{0, 2}, {1, 3}]  # 90 + 90 and 90 + 30
     again = divide("column", train, test, 2, seed=2, column="ward")
     assert again.train_digest() == partition.train_digest()  # nothing is drawn where a value has one agent
+
+
+def test_column_evens_out_sizes_when_it_puts_values_together() -> None:
+    train = np.repeat([0, 3, 6, 9], [100, 40, 30, 30]).astype(np.int64)  # wards of these sizes
+    partition = divide("column", train, balanced(5), 2, column="ward")
+    assert [len(ids) for ids in partition.train] == [100, 100]
 
 
 def test_test_samples_of_an_unknown_value_are_left_out() -> None:

@@ -30,7 +30,6 @@ def test_digits_have_the_published_split_and_scale(size: int) -> None:
     assert dataset.x_train.shape == (1437, 1, size, size)
     assert dataset.x_test.shape == (360, 1, size, size)
     assert (dataset.x_train.min(), dataset.x_train.max()) == (-1, 1)
-    # the first two test samples are the sources 1245 and 220 of scikit-learn
     from sklearn.datasets import load_digits
 
     order = np.random.default_rng(42).permutation(1797)

@@ -1,0 +1,243 @@
+"""Runs side by side: what differs between their specs, what came of it, and how sure that is over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .differences import canonical, differing
+from .estimates import Estimate, estimate, paired
+from .headline import Headline, headline
+from .results import Results
+from .text import bytes_text, clean, difference_text, is_share, plural, seconds_text, shorten, value_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# The figures that are compared: the field of a headline, and what people call it.
+FIGURES = {
+    "accuracy": "accuracy",
+    "accuracy_worst": "worst agent",
+    "gain_mean": "gain over local",
+    "gain_worst": "worst gain",
+    "bytes": "bytes on the wire",
+    "bytes_held": "bytes held",
+    "simulated_seconds": "simulated time",
+}
+MEASURED = ("accuracy", "accuracy_worst", "gain_mean", "gain_worst")
+MOST_COLUMNS = 6
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed only."""
+
+    label: str
+    values: dict[str, str]
+    seeds: list[int]
+    folders: list[Path]
+    estimates: dict[str, Estimate]
+    differences: dict[str, Estimate]
+
+    @property
+    def seeds_text(self) -> str:
+        """Say how many seeds there are, and that one alone says nothing of the spread."""
+        return "1 seed, no interval" if len(self.seeds) == 1 else plural(len(self.seeds), "seed")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Groups of runs; differences are against the first."""
+
+    groups: list[Group]
+    keys: list[str]
+    metric: str
+    notes: list[str]
+
+    def title(self, figure: str) -> str:
+        """Give what people call a figure."""
+        return self.metric if figure == "accuracy" else FIGURES[figure]
+
+    def figures(self) -> list[str]:
+        """List the figures that any group has and that say anything."""
+        found = []
+        for figure in FIGURES:
+            means = [group.estimates[figure].mean for group in self.groups if figure in group.estimates]
+            if means and (figure != "simulated_seconds" or any(means)):
+                found.append(figure)
+        return found
+
+
+def _label(figures: Headline, values: dict[str, str], taken: Sequence[str]) -> str:
+    if 0 < len(values) <= 3:
+        label = ", ".join(f"{key.rsplit('.', 1)[-1]} {shorten(value, 30)}" for key, value in values.items())
+    else:
+        label = " ".join(filter(None, (figures.recipe or figures.name, figures.pattern)))
+    label, plain, again = clean(label), clean(label), 2
+    while label in taken:
+        label, again = f"{plain} ({again})", again + 1
+    return label
+
+
+def compare(folders: Sequence[str | Path]) -> Comparison:
+    """Compare finished runs. Those which differ in nothing but their seed make one group."""
+    notes: list[str] = []
+    grouped: dict[str, dict[int, tuple[Results, Headline]]] = {}
+    specs: dict[str, dict[str, Any]] = {}
+    for folder in folders:
+        results = Results.read(folder)
+        if results.status != "finished":
+            notes.append(f"{results.folder} is left out: it is {results.status}, not finished.")
+            continue
+        figures = headline(results)
+        spec = {key: value for key, value in results.spec().items() if key != "seed"}
+        key = canonical(spec)
+        specs[key] = spec
+        seeds = grouped.setdefault(key, {})
+        seed = figures.seed or 0
+        if seed in seeds:
+            notes.append(f"{results.folder} is left out: {seeds[seed][0].folder} is the same run.")
+        else:
+            seeds[seed] = (results, figures)
+    if not grouped:
+        raise ValueError("There is nothing to compare: none of the folders is a finished run.")
+    found = differing(list(specs.values())) if len(specs) > 1 else {}
+    metric = next(iter(next(iter(grouped.values())).values()))[1].metric
+    groups: list[Group] = []
+    first: dict[str, dict[int, float]] = {}
+    for index, seeds in enumerate(grouped.values()):
+        runs = dict(sorted(seeds.items()))
+        some = next(iter(runs.values()))[1]
+        values = {key: texts[index] for key, texts in found.items()}
+        numbers: dict[str, dict[int, float]] = {}
+        for figure in FIGURES:
+            if figure in MEASURED and some.metric != metric:
+                continue
+            each = {seed: getattr(figures, figure) for seed, (_, figures) in runs.items()}
+            numbers[figure] = {seed: float(value) for seed, value in each.items() if value is not None}
+        if some.metric != metric:
+            notes.append(f"{some.name} measures {some.metric}, not {metric}: only its costs are compared.")
+        first = first or numbers
+        pairs = {figure: paired(numbers[figure], first[figure]) for figure in numbers if index and figure in first}
+        groups.append(
+            Group(
+                label=_label(some, values, [group.label for group in groups]),
+                values=values,
+                seeds=list(runs),
+                folders=[results.folder for results, _ in runs.values()],
+                estimates={figure: e for figure, by_seed in numbers.items() if (e := estimate([*by_seed.values()]))},
+                differences={figure: pair for figure, pair in pairs.items() if pair},
+            )
+        )
+    return Comparison(groups, list(found), metric, notes)
+
+
+def estimate_text(found: Estimate | None, figure: str, metric: str = "accuracy", difference: bool = False) -> str:
+    """Write a figure with its interval, where it has one: `81.2 ± 0.9 %`."""
+    if found is None:
+        return "–"
+    mean, half = found.mean, found.half_width
+    if figure in MEASURED:
+        signed = difference or figure.startswith("gain")
+        if half is None:
+            return difference_text(mean, metric, unit=False) if signed else value_text(mean, metric)
+        scale, digits = (100, 1) if is_share(metric) else (1, 3)
+        number = difference_text(mean, metric, unit=False) if signed else f"{scale * mean:.{digits}f}"
+        return f"{number} ± {scale * half:.{digits}f}" + (" %" if is_share(metric) and not signed else "")
+    write = seconds_text if figure == "simulated_seconds" else bytes_text
+    sign = ("+" if mean > 0 else "−" if mean < 0 else "") if difference else ""
+    text = sign + write(abs(mean))
+    return text if half is None or half == 0 else f"{text} ± {write(half)}"
+
+
+def as_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Give one flat row a group, for CSV or JSON; what was not measured is `None`."""
+    rows = []
+    for group in comparison.groups:
+        row: dict[str, Any] = {"group": group.label, **{f"spec.{key}": group.values[key] for key in comparison.keys}}
+        row |= {"metric": comparison.metric, "seeds": len(group.seeds)}
+        for figure in FIGURES:
+            for name, estimates in ((figure, group.estimates), (f"{figure}_difference", group.differences)):
+                found = estimates.get(figure)
+                row[name] = found.mean if found else None
+                row[f"{name}_half_width"] = found.half_width if found else None
+            row[f"{figure}_pairs"] = group.differences[figure].count if figure in group.differences else 0
+        rows.append(row)
+    return rows
+
+
+def text_table(comparison: Comparison, most_columns: int = MOST_COLUMNS) -> tuple[list[str], list[list[str]]]:
+    """Give the comparison as heads and rows of text."""
+    keys, figures = comparison.keys[:most_columns], comparison.figures()
+    short = {key: key.split(".")[-1] for key in keys}
+    heads = [key if [*short.values()].count(short[key]) > 1 else short[key] for key in keys] or ["run"]
+    heads += ["seeds", *(comparison.title(figure) for figure in figures)]
+    paired_figures = [f for f in ("accuracy", "accuracy_worst") if any(f in g.differences for g in comparison.groups)]
+    heads += [f"{comparison.title(figure)}, paired difference" for figure in paired_figures]
+    rows = []
+    for index, group in enumerate(comparison.groups):
+        row = [shorten(group.values[key], 40) for key in keys] or [group.label]
+        row.append(group.seeds_text)
+        row += [estimate_text(group.estimates.get(figure), figure, comparison.metric) for figure in figures]
+        for figure in paired_figures:
+            pair = group.differences.get(figure)
+            text = estimate_text(pair, figure, comparison.metric, difference=True)
+            if pair:
+                text += f" ({'1 pair, no interval' if pair.count == 1 else plural(pair.count, 'pair')})"
+            row.append(text if index else "first")
+        rows.append(row)
+    return heads, rows
+
+
+def footnotes(comparison: Comparison, most_columns: int = MOST_COLUMNS) -> list[str]:
+    """Say what the table means and what it leaves out."""
+    share = is_share(comparison.metric)
+    notes = ["± is the half width of Student's 95 % interval over seeds."]
+    if len(comparison.groups) > 1:
+        notes.append("Paired differences are against the first row, over the seeds that both have.")
+    if share:
+        notes.append("Gains and differences are in percentage points.")
+    if len(comparison.keys) > most_columns:
+        notes.append(f"The specs also differ in: {', '.join(comparison.keys[most_columns:])}.")
+    return notes + comparison.notes
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Print the comparison as a table."""
+    from rich.table import Table
+    from rich.text import Text
+
+    heads, rows = text_table(comparison)
+    table = Table(header_style="bold", show_lines=False)
+    first = max(1, min(len(comparison.keys), MOST_COLUMNS)) + 1
+    for index, head in enumerate(heads):
+        table.add_column(Text(clean(head)), justify="left" if index < first else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(clean(cell)) for cell in row))
+    console.print(table)
+    for note in footnotes(comparison):
+        console.print(Text(clean(note), style="dim"))
+
+
+def as_markdown(comparison: Comparison) -> str:
+    """Give the comparison as a Markdown table."""
+
+    def line(cells: Sequence[str]) -> str:
+        safe = (clean(cell).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;") for cell in cells)
+        return "| " + " | ".join(safe) + " |"
+
+    heads, rows = text_table(comparison)
+    first = max(1, min(len(comparison.keys), MOST_COLUMNS)) + 1
+    rule = "| " + " | ".join("---" if index < first else "---:" for index in range(len(heads))) + " |"
+    notes = "\n".join(clean(note).replace("<", "&lt;") for note in footnotes(comparison))
+    return "\n".join([line(heads), rule, *map(line, rows)]) + f"\n\n{notes}\n"
+
+
+def write_comparison(comparison: Comparison, path: str | Path) -> Path:
+    """Write the comparison as a self-contained page, and give its path."""
+    from .comparison_page import comparison_markup
+    from .page import write_atomically
+
+    return write_atomically(Path(path), comparison_markup(comparison))

@@ -1,0 +1,49 @@
+"""After the last round: tables, models, summary, report."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from .folder import RunFolder, replace_text
+from .plan import Plan
+from .tables import write_tables
+from .versions import Versions
+
+
+def finish(folder: RunFolder, plan: Plan, control: RunFolder | None) -> None:
+    """Write what a finished run holds. Doing it again gives the same files."""
+    write_tables(folder, plan)
+    if control is not None:
+        _copy(control.table("metrics"), folder.table("control"))
+    versions = Versions(plan)
+    for place, agent in enumerate(plan.agents):
+        last = versions.before(plan.rounds + 1, place) if agent.model is not None else None
+        if last is not None:
+            _copy(folder.state(last, place), folder.model(agent.name))
+    _summarise(folder)
+    folder.note(status="finished", finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    from .report import write_report
+
+    write_report(folder.path)
+
+
+def _copy(source: Path, target: Path) -> None:
+    temporary = target.with_name(f".{target.name}.writing")
+    temporary.unlink(missing_ok=True)
+    link: Callable[[Path, Path], object] = os.link
+    try:
+        link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    os.replace(temporary, target)
+
+
+def _summarise(folder: RunFolder) -> None:
+    from .summary import summary
+
+    replace_text(folder.summary, json.dumps(summary(folder.path), indent=1) + "\n")

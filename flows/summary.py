@@ -1,0 +1,39 @@
+"""The figures at the end of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .results import Results
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """Return the figures of the run at ``folder`` from its tables (docs/run-folder.md)."""
+    results = Results.read(folder)
+    plan, spec = results.plan, results.spec()
+    last = results.accuracy_by_round()[-1]
+    own, control, gains = results.last_accuracy(), results.control_accuracy(), results.gain_by_agent()
+    held = results.bytes_held_by_kind()
+    ends = results.simulated_ends()
+    return {
+        "name": plan["name"],
+        "recipe": plan["recipe"],
+        "pattern": plan["pattern"],
+        "dataset": next(iter(spec["data"]["dataset"])),
+        "seed": plan["seed"],
+        "rounds": plan["rounds"],
+        "agents": plan["learners"],
+        "accuracy": last.total,
+        "accuracy_mean": sum(own.values()) / len(own),
+        "accuracy_worst": min(own.values()),
+        "control_accuracy": results.control_by_round()[-1].total if control else None,
+        "gain_mean": sum(gains.values()) / len(gains) if gains else None,
+        "gain_worst": min(gains.values(), default=None),
+        "agents_below_control": sum(gain < 0 for gain in gains.values()) if gains else None,
+        "bytes": sum(results.bytes_by_round().values()),
+        "raw_bytes": sum(results.ledger.column("raw_bytes").to_pylist()),
+        "packets": results.ledger.num_rows,
+        "bytes_held": {kind: rounds[max(rounds)] for kind, rounds in held.items()},
+        "simulated_seconds": ends.get(plan["rounds"], 0.0),
+    }
