@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .differences import canonical, differing
 from .estimates import Estimate, estimate, paired
@@ -27,6 +27,7 @@ FIGURES = {
     "simulated_seconds": "simulated time",
 }
 MEASURED = ("accuracy", "accuracy_worst", "gain_mean", "gain_worst")
+SHOWN = ("accuracy", "accuracy_worst", "gain_mean", "bytes", "bytes_held", "simulated_seconds")
 MOST_COLUMNS = 6
 
 
@@ -61,9 +62,9 @@ class Comparison:
         return self.metric if figure == "accuracy" else FIGURES[figure]
 
     def figures(self) -> list[str]:
-        """List the figures that any group has and that say anything."""
+        """List the figures that any group has and that a table has room for."""
         found = []
-        for figure in FIGURES:
+        for figure in SHOWN:
             means = [group.estimates[figure].mean for group in self.groups if figure in group.estimates]
             if means and (figure != "simulated_seconds" or any(means)):
                 found.append(figure)
@@ -72,12 +73,17 @@ class Comparison:
 
 def _label(figures: Headline, values: dict[str, str], taken: Sequence[str]) -> str:
     if 0 < len(values) <= 3:
-        label = ", ".join(f"{key.rsplit('.', 1)[-1]} {shorten(value, 30)}" for key, value in values.items())
+        # A word speaks for itself, a number needs the name of its key.
+        words = ((key.rsplit(".", 1)[-1], shorten(value, 30)) for key, value in values.items())
+        label = ", ".join(
+            value if value.isidentifier() and len(value) > 4 else f"{key} {value}" for key, value in words
+        )
     else:
         label = " ".join(filter(None, (figures.recipe or figures.name, figures.pattern)))
-    label, plain, again = clean(label), clean(label), 2
+    label = clean(label)
+    stem, again = label, 2
     while label in taken:
-        label, again = f"{plain} ({again})", again + 1
+        label, again = f"{stem} ({again})", again + 1
     return label
 
 
@@ -168,27 +174,28 @@ def as_rows(comparison: Comparison) -> list[dict[str, Any]]:
     return rows
 
 
-def text_table(comparison: Comparison, most_columns: int = MOST_COLUMNS) -> tuple[list[str], list[list[str]]]:
-    """Give the comparison as heads and rows of text."""
-    keys, figures = comparison.keys[:most_columns], comparison.figures()
-    short = {key: key.split(".")[-1] for key in keys}
-    heads = [key if [*short.values()].count(short[key]) > 1 else short[key] for key in keys] or ["run"]
-    heads += ["seeds", *(comparison.title(figure) for figure in figures)]
-    paired_figures = [f for f in ("accuracy", "accuracy_worst") if any(f in g.differences for g in comparison.groups)]
-    heads += [f"{comparison.title(figure)}, paired difference" for figure in paired_figures]
-    rows = []
-    for index, group in enumerate(comparison.groups):
-        row = [shorten(group.values[key], 40) for key in keys] or [group.label]
-        row.append(group.seeds_text)
-        row += [estimate_text(group.estimates.get(figure), figure, comparison.metric) for figure in figures]
-        for figure in paired_figures:
-            pair = group.differences.get(figure)
-            text = estimate_text(pair, figure, comparison.metric, difference=True)
-            if pair:
-                text += f" ({'1 pair, no interval' if pair.count == 1 else plural(pair.count, 'pair')})"
-            row.append(text if index else "first")
-        rows.append(row)
-    return heads, rows
+def text_columns(comparison: Comparison, most_columns: int = MOST_COLUMNS) -> tuple[list[list[str]], list[list[str]]]:
+    """Give the columns that say what each group is, and those of its figures; each begins with its head."""
+    keys, metric, groups = comparison.keys[:most_columns], comparison.metric, comparison.groups
+    short = [key.split(".")[-1] for key in keys]
+    named = [
+        [key if short.count(name) > 1 else name, *(shorten(group.values[key], 40) for group in groups)]
+        for key, name in zip(keys, short, strict=True)
+    ]
+    named = named or [["run", *(group.label for group in groups)]]
+    named.append(["seeds", *(group.seeds_text for group in groups)])
+    columns = [
+        [comparison.title(figure), *(estimate_text(group.estimates.get(figure), figure, metric) for group in groups)]
+        for figure in comparison.figures()
+    ]
+    if any("accuracy" in group.differences for group in groups):
+        cells = ["first"]
+        for group in groups[1:]:
+            pair = group.differences.get("accuracy")
+            text = estimate_text(pair, "accuracy", metric, difference=True)
+            cells.append(f"{text} ({plural(pair.count, 'pair')})" if pair else text)
+        columns.append([f"{metric} against the first, paired", *cells])
+    return named, columns
 
 
 def footnotes(comparison: Comparison, most_columns: int = MOST_COLUMNS) -> list[str]:
@@ -205,18 +212,31 @@ def footnotes(comparison: Comparison, most_columns: int = MOST_COLUMNS) -> list[
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Print the comparison as a table."""
+    """Print the comparison as a table; on a narrow terminal as several below each other."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    heads, rows = text_table(comparison)
-    table = Table(header_style="bold", show_lines=False)
-    first = max(1, min(len(comparison.keys), MOST_COLUMNS)) + 1
-    for index, head in enumerate(heads):
-        table.add_column(Text(clean(head)), justify="left" if index < first else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(clean(cell)) for cell in row))
-    console.print(table)
+    def width(column: list[str]) -> int:
+        return 3 + max(map(len, [*column[0].split(), *column[1:]]))
+
+    named, columns = text_columns(comparison)
+    start = sum(map(width, named))
+    parts: list[list[list[str]]] = [[]]
+    for column in columns:
+        if parts[-1] and start + sum(map(width, parts[-1])) + width(column) > console.width:
+            parts.append([])
+        parts[-1].append(column)
+    for part in parts:
+        fits = start + sum(map(width, part)) <= console.width
+        table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+        for index, column in enumerate([*named, *part]):
+            side: Literal["left", "right"] = "left" if index < len(named) else "right"
+            least = width(column) - 3 if fits else None
+            table.add_column(Text(clean(column[0])), justify=side, overflow="fold", min_width=least)
+        for row in zip(*([clean(cell) for cell in column[1:]] for column in [*named, *part]), strict=True):
+            table.add_row(*map(Text, row))
+        console.print(table)
     for note in footnotes(comparison):
         console.print(Text(clean(note), style="dim"))
 
@@ -228,9 +248,9 @@ def as_markdown(comparison: Comparison) -> str:
         safe = (clean(cell).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;") for cell in cells)
         return "| " + " | ".join(safe) + " |"
 
-    heads, rows = text_table(comparison)
-    first = max(1, min(len(comparison.keys), MOST_COLUMNS)) + 1
-    rule = "| " + " | ".join("---" if index < first else "---:" for index in range(len(heads))) + " |"
+    named, columns = text_columns(comparison)
+    heads, *rows = zip(*named, *columns, strict=True)
+    rule = "| " + " | ".join(["---"] * len(named) + ["---:"] * len(columns)) + " |"
     notes = "\n".join(clean(note).replace("<", "&lt;") for note in footnotes(comparison))
     return "\n".join([line(heads), rule, *map(line, rows)]) + f"\n\n{notes}\n"
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from .compare import MOST_COLUMNS, Comparison, Group, estimate_text, footnotes, text_table
+from .compare import Comparison, Group, estimate_text, footnotes, text_columns
 from .drawing import HALF, WIDE, Palette, Picture, bytes_axis, figure_markup, legend, value_axis
 from .page import Cell, document, escape, table_markup
 from .text import is_share, plural, shorten
@@ -25,7 +26,7 @@ def _whiskers(
         bars = axes.errorbar(
             [scale * each.mean for _, each in found],
             [place for place, _ in found],
-            xerr=[scale * (each.half_width or 0.0) for _, each in found],
+            xerr=[math.nan if each.half_width is None else scale * each.half_width for _, each in found],
             fmt="o" if number == 0 else "D",
             markersize=6 if number == 0 else 4.5,
             color=palette.series(0 if number == 0 else 2),
@@ -53,8 +54,8 @@ def _price(figure: Figure, palette: Palette, groups: Sequence[Group], metric: st
             axes.errorbar(
                 [price.mean],
                 [value.mean],
-                [value.half_width or 0.0],
-                [price.half_width or 0.0],
+                [math.nan if value.half_width is None else value.half_width],
+                [price.half_width or math.nan],
                 fmt="os^Dv"[index // 8 % 5],
                 color=palette.series(index % 8),
                 elinewidth=1.4,
@@ -134,16 +135,15 @@ def _pictures(comparison: Comparison) -> list[Picture]:
 
 def comparison_markup(comparison: Comparison) -> str:
     """Give the comparison as one HTML page."""
-    heads, rows = text_table(comparison)
-    first = max(1, min(len(comparison.keys), MOST_COLUMNS)) + 1
-    columns = [(head, index >= first) for index, head in enumerate(heads)]
+    named, measured = text_columns(comparison)
+    heads = [(column[0], False) for column in named] + [(column[0], True) for column in measured]
+    rows = [list(row) for row in zip(*(column[1:] for column in [*named, *measured]), strict=True)]
     figures = comparison.figures()
     cells = []
     for group, row in zip(comparison.groups, rows, strict=True):
         numbers = [group.estimates[f].mean if f in group.estimates else None for f in figures]
-        for figure in ("accuracy", "accuracy_worst"):
-            numbers.append(group.differences[figure].mean if figure in group.differences else None)
-        values = [*[None] * first, *numbers]
+        numbers.append(group.differences["accuracy"].mean if "accuracy" in group.differences else None)
+        values = [*[None] * len(named), *numbers]
         cells.append([Cell(text, values[index]) for index, text in enumerate(row)])
     runs = sum(len(group.seeds) for group in comparison.groups)
     notes = "".join(f'<p class="note">{escape(note)}</p>\n' for note in footnotes(comparison))
@@ -152,7 +152,7 @@ def comparison_markup(comparison: Comparison) -> str:
         f'<h1>Comparison</h1>\n<p class="lead">{plural(len(comparison.groups), "group")} of {plural(runs, "run")};'
         " runs of a group differ in their seed only.</p>\n"
         f'<div class="grid">\n{"".join(map(figure_markup, _pictures(comparison)))}'
-        f'<section id="table" class="wide"><h2>Figures</h2>\n{table_markup(columns, cells, "Comparison")}{notes}'
+        f'<section id="table" class="wide"><h2>Figures</h2>\n{table_markup(heads, cells, "Comparison")}{notes}'
         f"<details><summary>The runs</summary><ul>\n{folders}</ul></details></section>\n</div>\n"
     )
     return document("codistill: comparison", body)

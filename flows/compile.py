@@ -229,11 +229,12 @@ def stage_plans(recipe: Recipe, topology: Topology, central: bool) -> tuple[Stag
             continue
         after = tuple(s for s in parts[index + 1].steps if s.parameters.get("who") in ("aggregators", "all"))
         top = topology.tiers - 1
+        final = index == len(parts) - 2
         for tier in range(topology.tiers):
             name = f"aggregate at {_tier_name(topology, tier)}"
-            made.append(StagePlan(name, "merge", tier, after, index, index, own=own and tier < top))
+            made.append(StagePlan(name, "merge", tier, after, index, index, own=own and tier < top, last=final and tier == top))
         for tier in range(top - 1, -1, -1):
-            made.append(StagePlan(f"pass on at {_tier_name(topology, tier)}", "relay", tier, after, index, index))
+            made.append(StagePlan(f"pass on at {_tier_name(topology, tier)}", "relay", tier, after, index, index, last=final))
     return start, tuple(made)
 
 

@@ -13,9 +13,9 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
@@ -112,7 +112,7 @@ def rounds_axis(axes: Axes) -> None:
     axes.set_xlabel("round")
 
 
-def legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
     """Put a legend above the drawing, in as few lines as its width allows."""
     room = 68 * figure.get_figwidth()
     columns = len(labels)
@@ -125,7 +125,7 @@ def legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> 
         figure.legend(handles, labels, loc="outside upper left", ncols=columns)
 
 
-def _settings(palette: Palette) -> dict[str, object]:
+def _settings(palette: Palette) -> dict[Any, Any]:
     inks = dict.fromkeys(("text.color", "axes.titlecolor"), palette["ink"])
     muted = dict.fromkeys(("axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), palette["muted"])
     lines = dict.fromkeys(("axes.edgecolor", "grid.color", "xtick.color", "ytick.color"), palette["grid"])

@@ -199,14 +199,10 @@ def choose(target: Console | TextIO | None = None, quiet: bool = False) -> Progr
     """Pick what suits a console or stream: nothing if quiet, a live view on a terminal, plain lines elsewhere."""
     if quiet:
         return SilentProgress()
-    stream = sys.stdout if target is None else target
-    if hasattr(stream, "is_dumb_terminal"):
-        console = stream
-        return (
-            LiveProgress(console)
-            if console.is_terminal and not console.is_dumb_terminal
-            else PlainProgress(console.file)
-        )
+    stream: Any = sys.stdout if target is None else target
+    if hasattr(stream, "is_dumb_terminal"):  # rich's console; rich itself is imported only for a live view
+        lively = stream.is_terminal and not stream.is_dumb_terminal
+        return LiveProgress(stream) if lively else PlainProgress(stream.file)
     plain = os.environ.get("TERM", "") in ("", "dumb", "unknown") and os.name != "nt"
     if plain or not (hasattr(stream, "isatty") and stream.isatty()):
         return PlainProgress(stream)

@@ -63,11 +63,11 @@ figcaption,.note{color:var(--muted);font-size:13px;line-height:1.45;margin-top:1
 .tall{max-height:720px}
 table{border-collapse:collapse;width:100%;font-size:13.5px;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:5px 10px 5px 0;border-bottom:1px solid var(--grid);vertical-align:top}
-td{max-width:34ch;overflow-wrap:anywhere}
-thead th{position:sticky;top:0;background:var(--surface);color:var(--muted);font-weight:550;white-space:nowrap}
-tbody th{font-weight:500;max-width:34ch;overflow-wrap:anywhere}
-.number{text-align:right;white-space:nowrap}
-th button{font:inherit;color:inherit;background:none;border:0;padding:0;cursor:pointer}
+td{max-width:34ch;overflow-wrap:break-word}
+thead th{position:sticky;top:0;background:var(--surface);color:var(--muted);font-weight:550;vertical-align:bottom}
+tbody th{font-weight:500;max-width:34ch;overflow-wrap:break-word}
+.number{text-align:right}td.number{white-space:nowrap}
+th button{font:inherit;color:inherit;background:none;border:0;padding:0;cursor:pointer;text-align:inherit}
 th button::after{content:" ↕";opacity:.45}
 th[aria-sort=ascending] button::after{content:" ↑";opacity:1}
 th[aria-sort=descending] button::after{content:" ↓";opacity:1}

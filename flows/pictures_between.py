@@ -266,7 +266,7 @@ def who_holds(results: Results) -> Picture | None:
             axes.set_xlabel("agents, those that hold mostly the same label side by side")
             axes.set_xticks([])
             bar = figure.colorbar(image, ax=axes, pad=0.01, fraction=0.03, label="samples")
-            bar.outline.set_visible(False)  # type: ignore[operator]
+            bar.outline.set_visible(False)
         if len(held.labels) <= LARGEST_BUBBLES[1]:
             axes.set_yticks(range(len(held.labels)), [shorten(label, 18) for label in held.labels])
 

@@ -244,7 +244,8 @@ class Results:
         """Give what passed from whom to whom: bytes and packets."""
         ones = self.ledger.append_column("packets", pa.array([1] * self.ledger.num_rows, pa.int64()))
         packets = _sums(ones, ["from", "to"], "packets")
-        return [Link(*pair, size, packets[pair]) for pair, size in _sums(self.ledger, ["from", "to"]).items()]
+        sizes = _sums(self.ledger, ["from", "to"])
+        return [Link(one, other, size, packets[one, other]) for (one, other), size in sizes.items()]
 
     def bytes_held_by_kind(self) -> dict[str, dict[int, int]]:
         """Give kind of memory -> round -> bytes, summed over agents."""
