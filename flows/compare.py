@@ -29,6 +29,7 @@ FIGURES = {
 MEASURED = ("accuracy", "accuracy_worst", "gain_mean", "gain_worst")
 SHOWN = ("accuracy", "accuracy_worst", "gain_mean", "bytes", "bytes_held", "simulated_seconds")
 MOST_COLUMNS = 6
+ROOMY_CONSOLE = 110
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def text_columns(comparison: Comparison, most_columns: int = MOST_COLUMNS) -> tu
             pair = group.differences.get("accuracy")
             text = estimate_text(pair, "accuracy", metric, difference=True)
             cells.append(f"{text} ({plural(pair.count, 'pair')})" if pair else text)
-        columns.append([f"{metric} against the first, paired", *cells])
+        columns.insert(1, [f"{metric} against the first, paired", *cells])
     return named, columns
 
 
@@ -217,10 +218,13 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    def width(column: list[str]) -> int:
-        return 3 + max(map(len, [*column[0].split(), *column[1:]]))
-
     named, columns = text_columns(comparison)
+    roomy = console.width >= ROOMY_CONSOLE
+
+    def width(column: list[str]) -> int:
+        longest = max(map(len, [*column[0].split(), *column[1:]]))
+        return 3 + (11 if column is named[-1] and not roomy else longest)
+
     start = sum(map(width, named))
     parts: list[list[list[str]]] = [[]]
     for column in columns:
@@ -232,8 +236,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
         for index, column in enumerate([*named, *part]):
             side: Literal["left", "right"] = "left" if index < len(named) else "right"
-            least = width(column) - 3 if fits else None
-            table.add_column(Text(clean(column[0])), justify=side, overflow="fold", min_width=least)
+            exact = width(column) - 3 if fits else None
+            table.add_column(Text(clean(column[0])), justify=side, overflow="fold", width=exact)
         for row in zip(*([clean(cell) for cell in column[1:]] for column in [*named, *part]), strict=True):
             table.add_row(*map(Text, row))
         console.print(table)

@@ -142,9 +142,10 @@ def comparison_markup(comparison: Comparison) -> str:
     cells = []
     for group, row in zip(comparison.groups, rows, strict=True):
         numbers = [group.estimates[f].mean if f in group.estimates else None for f in figures]
-        numbers.append(group.differences["accuracy"].mean if "accuracy" in group.differences else None)
+        if len(measured) > len(figures):
+            numbers.insert(1, group.differences["accuracy"].mean if "accuracy" in group.differences else None)
         values = [*[None] * len(named), *numbers]
-        cells.append([Cell(text, values[index]) for index, text in enumerate(row)])
+        cells.append([Cell(text, value) for text, value in zip(row, values, strict=True)])
     runs = sum(len(group.seeds) for group in comparison.groups)
     notes = "".join(f'<p class="note">{escape(note)}</p>\n' for note in footnotes(comparison))
     folders = "".join(f"<li><code>{escape(f)}</code></li>\n" for group in comparison.groups for f in group.folders)

@@ -27,6 +27,8 @@ def digest_of(spec: Spec, data_digest: str, partition_digest: str) -> str:
     """Return the run's digest: everything that can change a number, and nothing else."""
     said = spec.model_dump(mode="json", by_alias=True, exclude={"engine", "name", "cite"})
     said["data"].pop("root")
+    for words in ("cite", "differs"):
+        said["recipe"].pop(words)
     text = json.dumps([said, data_digest, partition_digest], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -48,14 +48,15 @@ def launch(spec: Spec, runs: Path, at: Path | None = None) -> Ready:
     """Read the data, compile the plan and write the run's folder (and its control's); do nothing twice.
 
     The folder is named after the spec and the digest of everything that can change a number, so the same spec
-    finds its interrupted run again. ``at`` names another folder. Raises ``ValueError`` where ``at`` holds a run of another spec.
+    finds its interrupted run again. ``at`` names another folder. Raises ``FileExistsError`` where ``at`` holds a run of
+    another spec.
     """
     holdings = hold(spec, cache_folder(runs))
     plan = compile_spec(spec, holdings)
     folder = RunFolder(at or runs / f"{spec.name}-{plan.digest[:8]}")
     known = folder.info().get("digest")
     if known is not None and known != plan.digest:
-        raise ValueError(f"{folder.path} holds another run (digest {known[:8]}, this spec's is {plan.digest[:8]})")
+        raise FileExistsError(f"{folder.path} holds another run (digest {known[:8]}, this spec's is {plan.digest[:8]})")
     if known is None:
         _write(folder, spec, holdings, plan)
     control = None

@@ -98,18 +98,18 @@ class LiveProgress(Closing):
         """Open the view."""
         from rich.live import Live
 
+        self.close()
         with self._lock:
-            self.close()
             self._state = State()
             self._state.start(title, rounds, first_round)
             self._begun = self._round_begun = self._clock()
-            self._live = Live(
-                self, console=self._console, refresh_per_second=4, auto_refresh=self._refresh, transient=False
-            )
+        # Outside the lock, as in close: rich draws under a lock of its own and then asks for this one.
+        self._live = Live(self, console=self._console, refresh_per_second=4, auto_refresh=self._refresh)
+        atexit.register(self.close)
+        with contextlib.suppress(OSError, ValueError):
             self._live.start(refresh=True)
             # A run that is killed outright cannot give the cursor back, so it is never taken.
             self._console.show_cursor(True)
-            atexit.register(self.close)
 
     def stage(self, round: int, name: str, cohorts_done: int, cohorts: int) -> None:
         """Show how far a stage is."""

@@ -66,17 +66,18 @@ th,td{text-align:left;padding:5px 10px 5px 0;border-bottom:1px solid var(--grid)
 td{max-width:34ch;overflow-wrap:break-word}
 thead th{position:sticky;top:0;background:var(--surface);color:var(--muted);font-weight:550;vertical-align:bottom}
 tbody th{font-weight:500;max-width:34ch;overflow-wrap:break-word}
-.number{text-align:right}td.number{white-space:nowrap}
+td:not(.number){min-width:9ch}.number{text-align:right}td.number{white-space:nowrap}
 th button{font:inherit;color:inherit;background:none;border:0;padding:0;cursor:pointer;text-align:inherit}
-th button::after{content:" ↕";opacity:.45}
-th[aria-sort=ascending] button::after{content:" ↑";opacity:1}
-th[aria-sort=descending] button::after{content:" ↓";opacity:1}
+th button::after{content:"\\00a0↕";opacity:.45}
+th[aria-sort=ascending] button::after{content:"\\00a0↑";opacity:1}
+th[aria-sort=descending] button::after{content:"\\00a0↓";opacity:1}
 .below{color:var(--series-4)}
 code,pre{font:12.5px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere}
 pre{background:var(--page);border:1px solid var(--grid);border-radius:8px;padding:10px 12px;overflow:auto;
 margin:0 0 14px;white-space:pre-wrap}
 summary{cursor:pointer;margin:12px 0 8px;color:var(--muted)}
-@media (max-width:820px){.grid{grid-template-columns:minmax(0,1fr)}main{padding:22px 12px 40px}}
+@media (max-width:820px){.grid{grid-template-columns:minmax(0,1fr)}main{padding:22px 12px 40px}
+figure.wide{overflow-x:auto}.wide>.plot,.wide picture .plot{min-width:700px}}
 @media print{body{background:none}.tall{max-height:none}figure,section{break-inside:avoid}}
 """
 )

@@ -24,8 +24,16 @@ class Pool(Protocol):
 
     lanes: int
 
+    def open(self, folder: Path) -> None:
+        """Turn to the run at ``folder``."""
+        ...
+
     def perform(self, lane: int, request: dict[str, Any]) -> dict[str, Any]:
         """Do a stage and return its rows (:func:`.worker.answer`)."""
+        ...
+
+    def restart(self) -> None:
+        """Begin anew from what is on disk."""
         ...
 
     def close(self) -> None:
@@ -34,23 +42,30 @@ class Pool(Protocol):
 
 
 class Processes:
-    """Worker processes that stay for the whole run, so that data and models stay resident."""
+    """Worker processes that stay for the whole run, so that data and models stay resident.
 
-    def __init__(self, folder: Path, lanes: int) -> None:
+    They are started before there is a run to open: importing torch takes them as long as the rest of the set-up.
+    """
+
+    def __init__(self, lanes: int) -> None:
         self.lanes = lanes
-        self._folder = folder
+        self._folder: Path | None = None
         self._locks = [threading.Lock() for _ in range(lanes)]
         self._processes = [self._start() for _ in range(lanes)]
 
     def _start(self) -> subprocess.Popen[str]:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         return subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.worker", str(self._folder)],
+            [sys.executable, "-m", f"{__package__}.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=environment,
         )
+
+    def open(self, folder: Path) -> None:
+        """Turn the workers to the run at ``folder``."""
+        self._folder = folder.resolve()
 
     @property
     def process_ids(self) -> list[int]:
@@ -63,7 +78,7 @@ class Processes:
             process = self._processes[lane]
             assert process.stdin is not None and process.stdout is not None
             try:
-                process.stdin.write(json.dumps(request) + "\n")
+                process.stdin.write(json.dumps({"folder": str(self._folder)} | request) + "\n")
                 process.stdin.flush()
                 line = process.stdout.readline()
             except OSError:
@@ -100,18 +115,25 @@ class Processes:
 class Here:
     """Does stages in this process, one after another: for tests and debuggers."""
 
-    def __init__(self, folder: Path, lanes: int = 1) -> None:
+    def __init__(self, lanes: int = 1) -> None:
         self.lanes = lanes
-        self._folder = folder
+        self._folder = Path()
         self._workers: list[Any] = [None] * lanes
+        self._lock = threading.Lock()
+
+    def open(self, folder: Path) -> None:
+        """Turn to the run at ``folder``."""
+        self._folder = folder
+        self.restart()
 
     def perform(self, lane: int, request: dict[str, Any]) -> dict[str, Any]:
         """Do a stage here; errors pass through."""
         from .worker import answer, open_worker
 
-        if self._workers[lane] is None:
-            self._workers[lane] = open_worker(self._folder)
-        return {"ready": True} if "hello" in request else answer(self._workers[lane], request)
+        with self._lock:
+            if self._workers[lane] is None:
+                self._workers[lane] = open_worker(self._folder)
+            return answer(self._workers[lane], request)
 
     def restart(self) -> None:
         """Forget what was held in memory."""

@@ -6,12 +6,11 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from .folder import RunFolder
 from .plan import Plan, StagePlan
-from .pool import Here, Processes
+from .pool import Pool
 from .versions import Versions
 
 START = -1
@@ -29,7 +28,7 @@ class Cohort:
 class Session:
     """Knows how far the run is and does what comes next. Both engines, with and without Prefect, drive one."""
 
-    def __init__(self, folder: RunFolder, plan: Plan, pool: Processes | Here) -> None:
+    def __init__(self, folder: RunFolder, plan: Plan, pool: Pool) -> None:
         self.folder, self.plan, self.pool = folder, plan, pool
         self._versions = Versions(plan)
         self._replies: dict[tuple[int, int], dict[str, Any]] = {}
@@ -131,10 +130,6 @@ class Session:
         self._before[table] = kept
         return [row for place in sorted(made) for row in made[place]]
 
-    def close(self) -> None:
-        """End the workers."""
-        self.pool.close()
-
 
 def _dealt(places: tuple[int, ...], lanes: int, weight: Callable[[int], float]) -> list[Cohort]:
     loads = [0.0] * max(1, min(lanes, len(places)))
@@ -170,8 +165,7 @@ def figures(plan: Plan, rows: dict[str, list[list[Any]]]) -> dict[str, Any]:
     }
 
 
-def open_session(path: Path, lanes: int, here: bool = False) -> Session:
-    """Return the session of the run at ``path``, with ``lanes`` workers started."""
-    folder = RunFolder(path)
-    plan = Plan.read(folder.plan)
-    return Session(folder, plan, Here(path, lanes) if here else Processes(path, lanes))
+def open_session(folder: RunFolder, pool: Pool) -> Session:
+    """Return the session of the run at ``folder``, done by the workers of ``pool``."""
+    pool.open(folder.path)
+    return Session(folder, Plan.read(folder.plan), pool)

@@ -1,6 +1,6 @@
 """A worker process: one thread, one JSON line in for each stage, one JSON line out.
 
-Started as ``python -m codistill.flows.worker FOLDER``. It ends when its standard input does, so no worker outlives
+Started as ``python -m codistill.flows.worker``. It ends when its standard input does, so no worker outlives
 the process that started it.
 """
 
@@ -41,21 +41,21 @@ def answer(worker: Any, request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main(folder: str) -> None:
-    """Answer requests until there are no more."""
+def main() -> None:
+    """Answer requests until there are no more. A request for another run's folder opens that run."""
     # Whatever a library prints must not be taken for an answer: answers get the real standard output.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    worker = None
+    worker, opened = None, None
     try:
         import torch  # noqa: F401  # imported while the parent still reads its data
 
         for line in sys.stdin:
             request = json.loads(line)
-            if worker is None:
-                worker = open_worker(Path(folder))
-            reply = {"ready": True} if "hello" in request else answer(worker, request)
-            answers.write(json.dumps(reply) + "\n")
+            if request["folder"] != opened:
+                opened = request["folder"]
+                worker = open_worker(Path(opened))
+            answers.write(json.dumps(answer(worker, request)) + "\n")
             answers.flush()
     except Exception as error:  # noqa: BLE001  # the parent says it in its own words; the trace goes with it
         answers.write(json.dumps({"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}) + "\n")
@@ -64,4 +64,4 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

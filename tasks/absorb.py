@@ -11,7 +11,7 @@ from .agent import Agent, Context
 from .choice import tagged
 from .knowledge import Knowledge, Models, Rows, aligned
 from .late import late
-from .optimizers import Optimizer, optimizer
+from .optimizers import Optimizer, Steps
 from .parameters import Step
 from .registry import Registry
 from .train import batches
@@ -64,15 +64,13 @@ def distil(agent: Agent, received: Knowledge, said: Distil, context: Context) ->
     assert isinstance(received, Rows)
     world, model = context.world, agent.models["model"]
     model.train()
-    steps = optimizer(said.optimizer, model.parameters())
+    steps = Steps(said.optimizer, model.parameters())
     for epoch in range(said.epochs):
         order = batches(received.ids, said.batch, False, agent.stream(context, "absorb", epoch))
         for ids in order:
             target = received.values[aligned(received, ids)]
             loss = _distance(said, model(world.x_train[ids]), target)
-            steps.zero_grad()
-            loss.backward()
-            steps.step()
+            steps.down(loss)
 
 
 def _distance(said: Distil, given: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from .choice import tagged
 from .extract import score
 from .knowledge import Knowledge, Models, Rows, aligned
 from .late import late
-from .optimizers import Optimizer, optimizer
+from .optimizers import Optimizer, Steps
 from .parameters import Parameters
 from .registry import Registry
 
@@ -98,14 +98,12 @@ def distilled(agent: Agent, packets: Sequence[Models], said: Distilled, context:
 def _distil(
     model: torch.nn.Module, teacher: torch.Tensor, said: Distilled, context: Context, generator: torch.Generator
 ) -> None:
-    world, steps = context.world, optimizer(said.optimizer, model.parameters())
+    world, steps = context.world, Steps(said.optimizer, model.parameters())
     model.train()
     for _ in range(said.steps):
         chosen = torch.randint(len(world.public), (min(said.batch, len(world.public)),), generator=generator)
         loss = losses.kl_divergence(model(world.x_train[world.public[chosen]]), teacher[chosen], said.temperature)
-        steps.zero_grad()
-        loss.backward()
-        steps.step()
+        steps.down(loss)
 
 
 def mean_of_models(packets: Sequence[Models]) -> Models:

@@ -84,7 +84,7 @@ def shortcut(layer: Residual, shape: Shape, output: Shape) -> Convolution | None
     """Return the convolution that a residual's shortcut needs, or None where the identity does."""
     if output == shape:
         return None
-    return Convolution(output[0], 1, stride=max(1, shape[1] // output[1]))
+    return Convolution(output[0], 1, stride=max(-(-shape[1] // output[1]), -(-shape[2] // output[2])))
 
 
 def measure(layer: Layer, shape: Shape) -> Measured:

@@ -62,7 +62,7 @@ def float16(parameters: Plain, values: np.ndarray) -> Columns:
 def int8(parameters: Plain, values: np.ndarray) -> Columns:
     """Eight bits a value, with one scale for each row."""
     scale = np.abs(values).max(axis=1, keepdims=True) / 127
-    scale = np.where(scale > 0, scale, 1).astype(np.float32)
+    scale = np.where(scale >= np.finfo(np.float32).tiny, scale, 1).astype(np.float32)
     return {"codes": np.rint(values / scale).astype(np.int8), "scale": scale}
 
 
@@ -74,7 +74,7 @@ def bits(parameters: Bits, values: np.ndarray) -> Columns:
     else:
         levels = np.rint(np.clip(values, 0, 1) * (2**parameters.bits - 1)).astype(np.uint8)
     unpacked = (levels[..., None] >> np.arange(parameters.bits, dtype=np.uint8)) & 1
-    return {"packed": np.packbits(unpacked.reshape(len(values), -1), axis=1)}
+    return {"packed": np.packbits(unpacked.reshape(len(values), values.shape[1] * parameters.bits), axis=1)}
 
 
 @ENCODINGS.register("top-k", TopK)

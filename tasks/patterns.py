@@ -50,7 +50,7 @@ class EdgeList(Parameters):
 @GRAPHS.register("ring", Plain)
 def ring(parameters: Plain, names: list[str], generator: np.random.Generator) -> Edges:
     """Each agent has two neighbours."""
-    return [(i, (i + 1) % len(names)) for i in range(len(names))] if len(names) > 2 else complete(Plain(), names, generator)
+    return _clean((i, (i + 1) % len(names)) for i in range(len(names)))
 
 
 @GRAPHS.register("torus", Plain)

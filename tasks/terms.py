@@ -76,9 +76,9 @@ class NotTrue(Parameters):
 class Mutual(Parameters):
     """FML."""
 
-    kd_weight: Weight = Field(0.5, description="weight of KL(model || companion) in the model's loss")
+    kd_weight: Weight = Field(0.5, description="weight of KL(companion || model) in the model's loss")
     companion_ce_weight: Weight = Field(0.5, description="weight of cross entropy in the companion's loss")
-    companion_kd_weight: Weight = Field(0.5, description="weight of KL in the companion's loss")
+    companion_kd_weight: Weight = Field(0.5, description="weight of KL(model || companion) in the companion's loss")
     temperature: Annotated[float, Field(gt=0)] = 1.0
 
 
@@ -164,7 +164,7 @@ def not_true(agent: Agent, parameters: NotTrue, context: Context) -> Term:
     said = torch.empty(len(world.y_train), world.classes)
     model.eval()
     with torch.no_grad():
-        for ids in agent.train_ids.split(512):
+        for ids in torch.cat([agent.train_ids, world.public]).split(512):
             said[ids] = model(world.x_train[ids])
     model.train()
 

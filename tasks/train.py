@@ -10,7 +10,7 @@ from .agent import Agent, Context
 from .choice import Choice, choice
 from .late import late
 from .observe import Observer, observers
-from .optimizers import Optimizer, optimizer
+from .optimizers import Optimizer, Steps
 from .parameters import Step
 from .terms import TERMS, Batch, Term
 
@@ -56,7 +56,7 @@ def train(agent: Agent, parameters: Train, context: Context) -> None:
     model.train()
     terms = _terms(agent, parameters, context)
     weights = [*model.parameters(), *(w for term in terms for w in term.parameters)]
-    steps = optimizer(parameters.optimizer, weights)
+    steps = Steps(parameters.optimizer, weights)
     watching = observers(context.observe, world.classes) if parameters.on == "private" else []
     for epoch in range(parameters.epochs):
         shuffle = agent.stream(context, "shuffle", parameters.on, epoch)
@@ -74,7 +74,7 @@ def _terms(agent: Agent, parameters: Train, context: Context) -> list[Term]:
 
 def _step(
     model: torch.nn.Module,
-    steps: torch.optim.Optimizer,
+    steps: Steps,
     terms: list[Term],
     watching: list[Observer],
     x: torch.Tensor,
@@ -90,8 +90,6 @@ def _step(
         batch = Batch(ids, x, y, features, logits, task)
         for term in terms:
             loss = loss + term.loss(batch)
-    steps.zero_grad()
-    loss.backward()
-    steps.step()
+    steps.down(loss)
     for observer in watching:
         observer.see(y, features, logits)

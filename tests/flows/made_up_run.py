@@ -42,7 +42,10 @@ def table_of(name: str, rows: Sequence[Sequence[Any]]) -> pa.Table:
     """Give a table of the contract from its rows."""
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(TYPES[name])
     return pa.table(
-        {column: pa.array(list(values), kind) for (column, kind), values in zip(TYPES[name].items(), columns, strict=True)}
+        {
+            column: pa.array(list(values), kind)
+            for (column, kind), values in zip(TYPES[name].items(), columns, strict=True)
+        }
     )
 
 
@@ -91,7 +94,9 @@ def write_run(
 ) -> Path:
     """Write a whole made-up run folder and give its path."""
     folder.mkdir(parents=True, exist_ok=True)
-    learners = list(names) if names is not None else [f"{groups[i % len(groups)]}-{i // len(groups)}" for i in range(agents)]
+    learners = (
+        list(names) if names is not None else [f"{groups[i % len(groups)]}-{i // len(groups)}" for i in range(agents)]
+    )
     group = {name: groups[index % len(groups)] for index, name in enumerate(learners)}
     links = links_of(pattern, learners) if exchange else []
     others = [name for name in dict.fromkeys(end for link in links for end in link) if name not in group]

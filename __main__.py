@@ -1,0 +1,5 @@
+"""``python -m codistill``."""
+
+from .flows.cli import main
+
+main()

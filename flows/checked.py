@@ -1,0 +1,33 @@
+"""Reading the data of every variant and checking what needs them, before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..specs.document import Loaded
+from ..specs.problems import Problem, SpecError
+from ..specs.schema import Spec
+from .check import check, check_with, problems_of_holding
+from .holdings import Holdings, hold
+from .launch import cache_folder
+
+
+def checked_holdings(variants: list[Loaded[Spec]], runs: Path) -> list[Holdings]:
+    """Return who holds what in each variant. Raises ``SpecError`` with all that is wrong in any of them."""
+    problems = [problem for variant in variants for problem in check(variant)]
+    if problems:
+        raise SpecError(problems)
+    found: list[Holdings] = []
+    problems = []
+    for variant in variants:
+        try:
+            holdings = hold(variant.value, cache_folder(runs))
+        except ValueError as error:
+            problems += problems_of_holding(variant, error)
+            continue
+        wrong: list[Problem] = check_with(variant, holdings)
+        problems += wrong
+        found.append(holdings)
+    if problems:
+        raise SpecError(problems)
+    return found

@@ -1,0 +1,128 @@
+"""The command line. Each command is a few lines over the modules that do the work."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ..specs.problems import SpecError
+
+app = typer.Typer(
+    name="codistill",
+    help="Knowledge distillation between learners that cannot pool their data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+SpecName = Annotated[str, typer.Argument(metavar="SPEC", help="a YAML file, or a shipped spec such as fl/fedmd")]
+Overrides = Annotated[
+    Optional[list[str]],  # noqa: UP045  # typer reads the annotation at run time
+    typer.Option("--set", metavar="PATH=VALUE", help="override a value; a list where a value stood makes a sweep"),
+]
+Runs = Annotated[Path, typer.Option("--runs", help="the folder of run folders")]
+
+
+@app.command()
+def run(
+    spec: SpecName,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    into: Annotated[Optional[Path], typer.Option(help="the run's folder, instead of one named after the spec")] = None,  # noqa: UP045
+    workers: Annotated[Optional[int], typer.Option(min=1, help="worker processes; one a core if not said")] = None,  # noqa: UP045
+    without_prefect: Annotated[bool, typer.Option("--without-prefect", help="run by the same functions alone")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="print the run folders alone")] = False,
+) -> None:
+    """Run a spec. The same command goes on with a run that was interrupted."""
+    from .command_run import run_command
+
+    said = [*(overrides or []), *([f"engine.workers={workers}"] if workers else [])]
+    run_command(spec, said, runs, into, without_prefect, quiet)
+
+
+@app.command()
+def plan(spec: SpecName, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
+    """Show what a spec compiles into, without training: agents, stages, task runs, predicted bytes, memory held."""
+    from .command_plan import plan_command
+
+    plan_command(spec, overrides or [], runs)
+
+
+@app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders; seeds of one spec are pooled")],
+    html: Annotated[Optional[Path], typer.Option(help="also write a page")] = None,  # noqa: UP045
+    markdown: Annotated[bool, typer.Option("--markdown", help="print a Markdown table")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Compare runs: accuracy with confidence over seeds, gain over the control, bytes, paired differences."""
+    from .command_compare import compare_command
+
+    compare_command(folders, html, markdown, as_json)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]) -> None:
+    """Write report.html again."""
+    from .report import write_report
+
+    print(write_report(folder))
+
+
+@app.command("list")
+def list_names(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="recipes, datasets, models, operations, ... or specs")],
+) -> None:
+    """Name what can be said, one a line with its sentence."""
+    from .command_list import list_command
+
+    list_command(what)
+
+
+@app.command()
+def schema(
+    check: Annotated[Optional[Path], typer.Option(help="fail unless this file holds the schema")] = None,  # noqa: UP045
+) -> None:
+    """Print the JSON Schema of specs, for editors."""
+    from ..specs.json_schema import json_schema
+
+    text = json.dumps(json_schema(), indent=1)
+    if check is not None:
+        if check.read_text(encoding="utf-8").rstrip("\n") != text:
+            _fail(f"{check} is not what `codistill schema` prints; write it again")
+        return
+    print(text)
+
+
+def _fail(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
+    raise SystemExit(2)
+
+
+def main() -> None:
+    """Run the command line: 0 done, 2 wrong input (one sentence a mistake), 130 interrupted."""
+    from .pool import StageFailed
+    from .reading import NotARunError
+
+    try:
+        app()
+    except SpecError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+    except NotARunError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+    except StageFailed as error:
+        print(f"a stage failed in a worker: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last finished round", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

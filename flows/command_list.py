@@ -1,0 +1,76 @@
+"""``codistill list``: what can be said, one a line with its sentence."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+
+from ..specs.schema import OPERATIONS
+from ..specs.library import find_spec, recipe_names, spec_names, RECIPES
+from ..specs.tree import plain, read
+from ..tasks.absorb import ABSORBS
+from ..tasks.aggregate import AGGREGATES
+from ..tasks.data import DATASETS, PARTITIONERS
+from ..tasks.encoding import ENCODINGS
+from ..tasks.extract import EXTRACTS
+from ..tasks.measure import METRICS
+from ..tasks.models import MODELS
+from ..tasks.optimizers import OPTIMIZERS
+from ..tasks.patterns import GRAPHS, PATTERNS
+from ..tasks.registry import Registry
+from ..tasks.terms import TERMS
+
+Lines = Iterable[tuple[str, str]]
+
+
+def _of(registry: Registry[Callable[..., object]]) -> Callable[[], Lines]:
+    return lambda: ((entry.name, entry.sentence) for entry in registry)
+
+
+def _recipes() -> Lines:
+    for name in recipe_names():
+        node, _ = read(RECIPES / f"{name}.yaml")
+        yield name, plain(node)["cite"] if node is not None else ""
+
+
+def _specs() -> Lines:
+    for name in spec_names():
+        node, _ = read(find_spec(name))
+        data = plain(node) if node is not None else {}
+        recipe = data["recipe"] if isinstance(data["recipe"], str) else data["recipe"].get("use", "its own steps")
+        yield name, f"{recipe}, {sum(group.get('count', 1) for group in data['agents'])} agents, {data['rounds']} rounds"
+
+
+def _operations() -> Lines:
+    for name, (function, _) in OPERATIONS.items():
+        yield name, " ".join((function.__doc__ or "").split("\n\n")[0].split())
+
+
+KINDS: dict[str, Callable[[], Lines]] = {
+    "recipes": _recipes,
+    "specs": _specs,
+    "operations": _operations,
+    "datasets": _of(DATASETS),
+    "partitioners": _of(PARTITIONERS),
+    "models": _of(MODELS),
+    "patterns": _of(PATTERNS),
+    "graphs": _of(GRAPHS),
+    "extracts": _of(EXTRACTS),
+    "aggregates": _of(AGGREGATES),
+    "absorbs": _of(ABSORBS),
+    "terms": _of(TERMS),
+    "encodings": _of(ENCODINGS),
+    "optimizers": _of(OPTIMIZERS),
+    "metrics": _of(METRICS),
+}
+
+
+def list_command(what: str) -> None:
+    """Print the names of a kind; exit with status 2 where there is no such kind."""
+    if what not in KINDS:
+        print(f"there is no list of {what!r}; expected one of {', '.join(KINDS)}", file=sys.stderr)
+        raise SystemExit(2)
+    lines = list(KINDS[what]())
+    width = max(len(name) for name, _ in lines)
+    for name, sentence in lines:
+        print(f"{name:<{width}}  {sentence}")

@@ -1,0 +1,117 @@
+"""``codistill run``: everything slow begins at once, and training as soon as it can."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..specs.document import Loaded
+from ..specs.load import load_specs
+from ..specs.schema import Spec
+from . import server
+from .checked import checked_holdings
+from .drive import run_plainly
+from .finish import finish
+from .launch import Ready, launch, workers_of
+from .live import Progress, choose
+from .pool import Pool, Processes
+from .session import open_session
+from .text import bytes_text, value_text
+
+
+def run_command(
+    name: str, overrides: list[str], runs: Path, into: Path | None, without_prefect: bool, quiet: bool
+) -> None:
+    """Run the spec called ``name`` in all its variants; ``SpecError`` before anything runs where it is wrong."""
+    server.apply_settings()
+    variants = load_specs(name, overrides)
+    if into is not None and len(variants) > 1:
+        _refuse(f"--into names one folder, and the sweep has {len(variants)} runs")
+    # The three slow things start side by side: Prefect's server, the workers' torch, and (here) the data.
+    with _server(without_prefect) as embedded, _workers(variants) as pool:
+        checked_holdings(variants, runs)
+        ready = [_launched(variant.value, runs, into) for variant in variants]
+        if not without_prefect:
+            from . import flow  # noqa: F401  # imports Prefect while its server starts
+
+            if embedded is not None:
+                embedded.wait()
+        for one in ready:
+            with contextlib.closing(choose(quiet=quiet)) as progress:
+                if without_prefect:
+                    plainly(one, pool, progress)
+                else:
+                    _with_prefect(one, runs, pool, progress, embedded is not None)
+            _tell(one, quiet)
+
+
+def _launched(spec: Spec, runs: Path, into: Path | None) -> Ready:
+    try:
+        return launch(spec, runs, into)
+    except FileExistsError as error:
+        _refuse(str(error))
+        raise
+
+
+def _refuse(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
+    raise SystemExit(2)
+
+
+@contextlib.contextmanager
+def _server(without_prefect: bool) -> Iterator[server.EmbeddedServer | None]:
+    if without_prefect or server.configured():
+        yield None
+        return
+    embedded = server.EmbeddedServer()
+    try:
+        yield embedded
+    finally:
+        embedded.stop()
+
+
+@contextlib.contextmanager
+def _workers(variants: list[Loaded[Spec]]) -> Iterator[Pool]:
+    pool = Processes(max(workers_of(variant.value) for variant in variants))
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+def plainly(ready: Ready, pool: Pool, progress: Progress) -> None:
+    """Do a run and its control without Prefect, by the same functions."""
+    for part in [part for part in (ready.control, ready.folder) if part is not None]:
+        session = open_session(part, pool)
+        part.note(status="running")
+        title = f"{session.plan.name}: {session.plan.recipe}, {session.plan.pattern}"
+        progress.started(title, session.plan.rounds, session.next_round)
+        run_plainly(session, progress)
+        finish(part, session.plan, ready.control if part is ready.folder else None)
+
+
+def _with_prefect(ready: Ready, runs: Path, pool: Pool, progress: Progress, embedded: bool) -> None:
+    from .flow import given, run_spec
+    from .records import wait_for_records
+
+    spec = str(ready.folder.spec)
+    with given(spec, pool, progress) as lent:
+        state = run_spec(spec, runs=str(runs), into=str(ready.folder.path), return_state=True)
+    state.result()
+    if embedded:
+        wait_for_records(state.state_details.flow_run_id, lent.task_runs)
+
+
+def _tell(ready: Ready, quiet: bool) -> None:
+    import json
+
+    if quiet:
+        print(ready.folder.path)
+        return
+    found = json.loads(ready.folder.summary.read_text(encoding="utf-8"))
+    gain = "" if found["gain_mean"] is None else f", {100 * found['gain_mean']:+.1f} points over learning alone"
+    print(f"accuracy {value_text(found['accuracy'])} (worst agent {value_text(found['accuracy_worst'])}){gain}")
+    print(f"{bytes_text(found['bytes'])} in {found['packets']} packets")
+    print(f"{ready.folder.path / 'report.html'}")

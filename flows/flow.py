@@ -1,0 +1,202 @@
+"""The Prefect flow: one module-level entry point that interprets any plan.
+
+A task is a stage over a cohort of agents, never an agent or a batch; a round is no subflow. Arguments are paths and
+small values; tensors stay in the workers and the run's folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.context import get_run_context
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from ..specs.load import load_specs
+from .artifacts import Artifacts
+from .drive import TRIES, Meter, do_round
+from .launch import Ready, launch, workers_of
+from .live import Progress, SilentProgress
+from .pool import Pool, Processes, WorkerDied
+from .session import Session, open_session
+from .finish import finish
+
+MOST_TASK_RUNS = 1000
+"""Beyond about this many, rounds are merged into segments: a server drops records of larger flows."""
+
+_OPEN: dict[str, tuple[Session, Progress]] = {}
+"""Runs in progress in this process, by folder."""
+
+@dataclass
+class Given:
+    """What the command line has made ready for a spec, so that the flow need not; and what it wants to know."""
+
+    pool: Pool
+    progress: Progress
+    task_runs: int = 0
+
+
+_GIVEN: dict[str, Given] = {}
+
+
+@contextmanager
+def given(spec: str, pool: Pool, progress: Progress) -> Iterator[Given]:
+    """Lend the flow run of ``spec`` workers that are up already, and somebody to tell."""
+    _GIVEN[spec] = Given(pool, progress)
+    try:
+        yield _GIVEN[spec]
+    finally:
+        del _GIVEN[spec]
+
+
+
+
+@task(
+    name="stage",
+    task_run_name="round {number} - {stage} - cohort {cohort} of {of}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    log_prints=False,
+)
+def stage_task(folder: str, number: int, index: int, stage: str, cohort: int, of: int) -> None:
+    """Do one stage of a round for one cohort of agents, on the cohort's worker."""
+    session, _ = _OPEN[folder]
+    session.perform(number, index, cohort - 1, session.cohorts(number, dict(session.stages(number))[index])[cohort - 1])
+
+
+@task(
+    name="segment",
+    task_run_name="rounds {first} to {last}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    log_prints=False,
+)
+def segment_task(folder: str, first: int, last: int) -> None:
+    """Do several rounds, where a task for each stage would be too many for a server."""
+    session, progress = _OPEN[folder]
+    meter = Meter(session, progress)
+    for number in range(first, last + 1):
+        do_round(session, number, progress)
+        meter.commit(number)
+
+
+def _run_name() -> str:
+    parameters = get_run_context().flow_run.parameters  # type: ignore[union-attr]
+    path = Path(str(parameters["spec"]))
+    return path.parent.name if path.name == "spec.yaml" else path.stem
+
+
+@flow(
+    name="codistill",
+    flow_run_name=_run_name,
+    task_runner=ThreadPoolTaskRunner(),
+    persist_result=False,
+    log_prints=False,
+    validate_parameters=True,
+)
+def run_spec(spec: str, overrides: Sequence[str] = (), runs: str = "runs", into: str | None = None) -> list[str]:
+    """Run the spec called ``spec`` (a path or a shipped name), and each variant where it is a sweep.
+
+    ``overrides`` are ``path=value``; ``runs`` is the folder of run folders; ``into`` names one run's folder. A run that
+    was interrupted goes on where it stood. Returns the run folders.
+    """
+    done = []
+    for loaded in load_specs(spec, list(overrides)):
+        ready = launch(loaded.value, Path(runs), Path(into) if into else None)
+        lent = _GIVEN.get(spec)
+        if lent is not None:
+            lent.task_runs += do_run(ready, lent.pool, lent.progress)
+        else:
+            with closing(Processes(workers_of(loaded.value))) as pool:
+                do_run(ready, pool, SilentProgress())
+        done.append(str(ready.folder.path))
+    return done
+
+
+def do_run(ready: Ready, pool: Pool, progress: Progress) -> int:
+    """Do a run and its control, as far as they are not done, inside a flow run; return the number of task runs."""
+    count = 0
+    parts = [part for part in (ready.control, ready.folder) if part is not None]
+    for part in parts:
+        session = open_session(part, pool)
+        session.folder.note(status="running")
+        progress.started(_title(session, part is ready.control), session.plan.rounds, session.next_round)
+        artifacts = Artifacts(session, ready)
+        _OPEN[str(part.path)] = (session, progress)
+        try:
+            count += _rounds(session, str(part.path), progress, artifacts)
+        finally:
+            del _OPEN[str(part.path)]
+        finish(part, session.plan, ready.control if part is ready.folder else None)
+        artifacts.finished()
+    return count
+
+
+def _title(session: Session, control: bool) -> str:
+    plan = session.plan
+    return f"{plan.name}: the control, each agent alone" if control else f"{plan.name}: {plan.recipe}, {plan.pattern}"
+
+
+def task_runs(session: Session) -> int:
+    """Return how many task runs the rounds that are left take, one for each cohort of each stage."""
+    per_round = sum(1 if stage.tier >= 0 else session.pool.lanes for stage in session.plan.stages)
+    return (session.plan.rounds + 1 - session.next_round) * per_round
+
+
+def _rounds(session: Session, folder: str, progress: Progress, artifacts: Artifacts) -> int:
+    first, last = session.next_round, session.plan.rounds
+    count = 0
+    if task_runs(session) > MOST_TASK_RUNS:
+        size = -(-(last + 1 - first) // (MOST_TASK_RUNS // 5))
+        for begin in range(first, last + 1, size):
+            segment_task(folder, begin, min(begin + size - 1, last))
+            artifacts.progressed(min(begin + size - 1, last))
+            count += 1
+        return count
+    meter = Meter(session, progress)
+    for number in range(first, last + 1):
+        count += _round(session, folder, number, progress)
+        meter.commit(number)
+        artifacts.progressed(number)
+    return count
+
+
+def _round(session: Session, folder: str, number: int, progress: Progress) -> int:
+    count = 0
+    for attempt in range(1, TRIES + 1):
+        try:
+            session.begin(number)
+            for index, stage in session.stages(number):
+                cohorts = session.cohorts(number, stage)
+                if any(cohort.places or cohort.measured for cohort in cohorts):
+                    count += len(cohorts)
+                    _stage(folder, number, index, stage.name, len(cohorts), progress)
+            return count
+        except WorkerDied as death:
+            if attempt == TRIES:
+                raise
+            progress.note(f"{death}; round {number} is done again")
+            session.pool.restart()
+    return count
+
+
+def _stage(folder: str, number: int, index: int, name: str, cohorts: int, progress: Progress) -> None:
+    progress.stage(number, name, 0, cohorts)
+    values: list[dict[str, Any]] = [
+        {"folder": folder, "number": number, "index": index, "stage": name, "cohort": lane + 1, "of": cohorts}
+        for lane in range(cohorts)
+    ]
+    if cohorts == 1:
+        stage_task(**values[0])
+    else:
+        waiting = [stage_task.submit(**value) for value in values]
+        for count, future in enumerate(waiting, start=1):
+            future.result()
+            progress.stage(number, name, count, cohorts)
+
+

@@ -1,0 +1,130 @@
+"""Prefect: the one place that decides its settings and brings up its embedded server.
+
+Prefect's own way to an embedded server imports the whole server into the client (7 s of a core and 100 MB) and stops it
+before it has written what it was told. Here the same server command runs as a process of its own, starts while
+everything else is read, and is stopped when every task run is recorded.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+SETTINGS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_TO_API_LEVEL": "WARNING",
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+    "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
+    # One event a transaction loses most records of a run that ends soon; see docs/orchestration.md.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+}
+"""Defaults; what the environment says already wins."""
+
+STARTUP_SECONDS = 120
+"""How long the server may take; the very first start also makes its database."""
+
+
+def apply_settings() -> None:
+    """Put the defaults into the environment. To be called before Prefect is imported."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+def configured() -> bool:
+    """Whether a Prefect server or Cloud is configured, in the environment or in Prefect's profile."""
+    if os.environ.get("PREFECT_API_URL"):
+        return True
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    # Prefect itself is asked only where somebody has made a profile: importing it costs a second.
+    if not (home / "profiles.toml").exists() and not Path("prefect.toml").exists():
+        return False
+    from prefect.settings import get_current_settings
+
+    return bool(get_current_settings().api.url)
+
+
+class EmbeddedServer:
+    """Prefect's server as a child process that ends with this one, however this one ends."""
+
+    def __init__(self) -> None:
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}/api"
+        environment = os.environ | {
+            "PREFECT_UI_ENABLED": "0",
+            "PREFECT__SERVER_EPHEMERAL": "1",
+            "PREFECT__SERVER_FINAL": "1",
+            "PREFECT_API_URL": self.url,
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", f"{__package__}.server", str(self.port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=environment,
+        )
+        self._said: list[bytes] = []
+        threading.Thread(target=self._listen, daemon=True).start()
+        os.environ["PREFECT_API_URL"] = self.url
+
+    def _listen(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self._said = [*self._said[-20:], line]
+
+    def wait(self) -> None:
+        """Return when the server answers; ``RuntimeError`` with its last words where it does not."""
+        until = time.monotonic() + STARTUP_SECONDS
+        while time.monotonic() < until:
+            if self.process.poll() is not None:
+                said = b"".join(self._said).decode(errors="replace")
+                raise RuntimeError(f"Prefect's embedded server ended with status {self.process.returncode}:\n{said}")
+            try:
+                with urllib.request.urlopen(f"{self.url}/health", timeout=2) as answer:
+                    if answer.status == 200:
+                        return
+            except OSError:
+                time.sleep(0.1)
+        raise RuntimeError(f"Prefect's embedded server did not answer within {STARTUP_SECONDS} s")
+
+    def stop(self) -> None:
+        """Stop the server."""
+        os.environ.pop("PREFECT_API_URL", None)
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _serve(port: int) -> None:
+    """Run the server until standard input ends: then whoever started it is gone."""
+    import uvicorn
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+    uvicorn.run(
+        "prefect.server.api.server:create_app", factory=True, host="127.0.0.1", port=port, log_level="error", lifespan="on"
+    )
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))
