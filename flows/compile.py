@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .. import __version__
 from ..specs.schema import AgentGroup, Recipe, Spec, Spread
 from ..tasks.architecture import Architecture
 from ..tasks.choice import Choice
@@ -29,7 +30,7 @@ def digest_of(spec: Spec, data_digest: str, partition_digest: str) -> str:
     said["data"].pop("root")
     for words in ("cite", "differs"):
         said["recipe"].pop(words)
-    text = json.dumps([said, data_digest, partition_digest], sort_keys=True)
+    text = json.dumps([__version__, said, data_digest, partition_digest], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -180,12 +181,12 @@ def segments(recipe: Recipe) -> list[Segment]:
     return made
 
 
-def step_plans(steps: Sequence[Choice], observing: bool = False) -> list[StepPlan]:
+def step_plans(steps: Sequence[Choice], observing: bool = False, prefix: str = "") -> list[StepPlan]:
     """Return the steps as plain data; a ``train`` before an ``extract`` from training gathers its form."""
     counts: dict[str, int] = {}
     made: list[StepPlan] = []
     for index, step in enumerate(steps):
-        place = f"{step.name}.{counts.setdefault(step.name, 0)}"
+        place = f"{prefix}{step.name}.{counts.setdefault(step.name, 0)}"
         counts[step.name] += 1
         observe: tuple[str, ...] = ()
         if observing and step.name == "train":
@@ -218,7 +219,7 @@ def stage_plans(recipe: Recipe, topology: Topology, central: bool) -> tuple[Stag
     In a star or tree, learners work, each tier merges on the way up and passes on the way down, learners work
     again. Peers merge what their neighbours sent at the beginning of the next piece of their own work.
     """
-    start = StagePlan("start", "start", -1, tuple(step_plans(recipe.start)))
+    start = StagePlan("start", "start", -1, tuple(step_plans(recipe.start, prefix="start.")))
     parts = segments(recipe)
     own = topology.forward == "own"
     made: list[StagePlan] = []

@@ -1,0 +1,157 @@
+"""Whether what is extracted, merged, sent and absorbed fits together, and fits the agents and their data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from ..specs.problems import Path
+from ..specs.schema import Recipe, Spec
+from ..tasks.choice import Choice
+from .check_places import Finding, in_round
+from .check_recipe import Exchange, exchanges, received
+
+FOR_MODELS = ("float32", "float16", "svd")
+FOR_ROWS = ("float32", "float16", "int8", "bits", "top-k")
+ALTERNATIVES = "take feddf, fedproto, fd or fedmd, which mix architectures, or fml or fedkd, which share a companion"
+
+
+def of_exchanges(recipe: Recipe) -> Iterator[Finding]:
+    """Find rules, encodings and ways to absorb that do not take what they are given."""
+    known = exchanges(recipe)
+    for exchange in known:
+        if exchange.extract is not None:
+            yield from _rule(exchange, exchange.extract)
+            yield from _encodings(exchange)
+        following = next((e.index for e in known if e.index > exchange.index), len(recipe.round))
+        after = recipe.round[exchange.index : following]
+        if not any(step.name in ("absorb", "store") for step in after):
+            message = "what is merged here is never used"
+            yield Finding(in_round(exchange.index, "aggregate"), message, "put an `absorb` or a `store` after it")
+    for index, step in enumerate(recipe.round):
+        exchange_in_hand = received(known, index)
+        if step.name == "absorb" and exchange_in_hand is not None and exchange_in_hand.extract is not None:
+            yield from _absorb(index, step.parameters, exchange_in_hand, exchange_in_hand.extract)
+
+
+def _rule(exchange: Exchange, extract: int) -> Iterator[Finding]:
+    rule, form = exchange.rule, exchange.form
+    by, source = in_round(exchange.index, "aggregate", "by"), (in_round(extract, "extract", "knowledge"),)
+    if rule.by == "distilled" and form != "parameters":
+        message = f"the rule distilled takes parameters, and {form} are extracted"
+        yield Finding(by, message, "extract parameters, or aggregate by mean", source)
+    elif rule.by == "sharpened_mean" and form != "logits":
+        message = f"the rule sharpened_mean takes logits, and {form} are extracted"
+        yield Finding(by, message, "extract logits, or aggregate by mean", source)
+    elif rule.by == "sharpened_mean" and exchange.made.scale != "probabilities":
+        message = "the rule sharpened_mean takes probabilities, and logits before the softmax are extracted"
+        yield Finding(in_round(extract, "extract", "scale"), message, "write `scale: probabilities`", (by,))
+    if rule.exclude_self and rule.by in ("sharpened_mean", "distilled"):
+        message = f"an agent's own share can be taken out of a mean, not out of what {rule.by} makes"
+        path = in_round(exchange.index, "aggregate", "exclude_self")
+        yield Finding(path, message, "write `by: mean`, or leave exclude_self out", (by,))
+
+
+def _encodings(exchange: Exchange) -> Iterator[Finding]:
+    if exchange.share is None:
+        return
+    is_model = exchange.form == "parameters"
+    scaled = getattr(exchange.made, "scale", None) == "probabilities"
+    for way in ("up", "down"):
+        name = getattr(exchange.encodings, way).name
+        path = in_round(exchange.share, "share", way)
+        if is_model and name not in FOR_MODELS:
+            message = f"parameters are not sent as {name}; expected one of {', '.join(FOR_MODELS)}"
+            yield Finding(path, message)
+        elif not is_model and name == "svd":
+            message = f"{exchange.form} are not sent as svd; expected one of {', '.join(FOR_ROWS)}"
+            yield Finding(path, message)
+        elif name == "bits" and exchange.form != "logits":
+            yield Finding(path, f"bits are for probabilities, and {exchange.form} are none", "take int8 or float16")
+        elif name == "bits" and not scaled and exchange.rule.by != "sharpened_mean":
+            scale = in_round(exchange.extract or 0, "extract", "scale")
+            message = "bits are for probabilities, and logits before the softmax are extracted"
+            yield Finding(path, message, "write `scale: probabilities` in the extract, or take int8", (scale,))
+
+
+def _absorb(index: int, said: Any, exchange: Exchange, extract: int) -> Iterator[Finding]:
+    by, form = in_round(index, "absorb", "by"), exchange.form
+    if said.by == "replace" and form != "parameters":
+        hint = "absorb by distil" if form == "logits" else f"`store` them, and train with the term `{form}`"
+        yield Finding(by, f"replace takes parameters, and {form} were received", hint)
+    elif said.by == "replace" and said.of != exchange.made.of:
+        message = f"parameters of the {exchange.made.of} cannot replace those of the {said.of}"
+        path, source = in_round(index, "absorb", "of"), in_round(extract, "extract", "of")
+        yield Finding(path, message, f"write `of: {exchange.made.of}`", (source,))
+    elif said.by == "distil" and form != "logits":
+        hint = "absorb by replace" if form == "parameters" else f"`store` them, and train with the term `{form}`"
+        yield Finding(by, f"distil takes logits, and {form} were received", hint)
+    elif said.by == "distil":
+        path, source = in_round(index, "absorb", "loss"), in_round(extract, "extract", "scale")
+        if said.loss == "soft_cross_entropy" and not exchange.is_probabilities:
+            message = "the loss soft_cross_entropy takes probabilities, and logits were received"
+            yield Finding(path, message, "extract with `scale: probabilities`, or take the loss kl", (source,))
+        elif said.loss in ("kl", "mse", "l1") and exchange.is_probabilities:
+            message = f"the loss {said.loss} takes logits, and probabilities were received"
+            yield Finding(path, message, "write `loss: soft_cross_entropy`, or extract logits", (source,))
+
+
+def of_public(spec: Spec) -> Iterator[Finding]:
+    """Find steps that need public samples, or their labels, where there are none."""
+    users = list(_public_users(spec.recipe))
+    if users and spec.data.public is None:
+        (first, _), rest = users[0], tuple(path for path, _ in users[1:])
+        names = list(dict.fromkeys(name for _, name in users))
+        message = f"{_listed(names)} need{'s' if len(names) == 1 else ''} public samples, and the spec sets none aside"
+        yield Finding(first, message, "add `public: {share: 0.2}` to `data`", (*rest, ("data", "public")))
+    trains = [path for path, name in users if name == "`train` on public"]
+    if trains and spec.data.public is not None and not spec.data.public.labelled:
+        message = "`train` on public needs the labels of the public samples"
+        yield Finding(("data", "public", "labelled"), message, "write `labelled: true`", tuple(trains))
+
+
+def _public_users(recipe: Recipe) -> Iterator[tuple[Path, str]]:
+    for part, steps in (("start", recipe.start), ("round", recipe.round)):
+        for index, step in enumerate(steps):
+            said, path = step.parameters, ("recipe", part, index, step.name)
+            if step.name == "extract" and getattr(said, "source", "") == "public":
+                yield (*path, "from"), "`extract` from public"
+            elif getattr(said, "on", "") == "public":
+                yield (*path, "on"), f"`{step.name}` on public"
+            elif step.name == "aggregate" and said.by == "distilled":
+                yield (*path, "by"), "the rule distilled"
+
+
+def of_architectures(spec: Spec) -> Iterator[Finding]:
+    """Find parameters that would be averaged over models of different architectures."""
+    groups = {group.name: group.model for group in spec.agents}
+    if len({identity(model) for model in groups.values()}) < 2:
+        return
+    for exchange in exchanges(spec.recipe):
+        made = exchange.made
+        if exchange.form == "parameters" and exchange.rule.by == "mean" and made.of == "model":
+            message = f"parameters of different architectures have no mean ({described(groups)})"
+            yield Finding(in_round(exchange.extract or 0, "extract"), message, ALTERNATIVES)
+
+
+def identity(model: Choice) -> str:
+    """Return a text that two models share if and only if their architectures are equal on the same data."""
+    return json.dumps(model.model_dump(mode="json"), sort_keys=True)
+
+
+def described(models: dict[str, Choice]) -> str:
+    """Return who has which model, with the parameters where the name alone does not tell them apart."""
+    kinds = {identity(model): model.name for model in models.values()}
+    ambiguous = len(set(kinds.values())) < len(kinds)
+    return _listed([f"{name}: {_model_text(model) if ambiguous else model.name}" for name, model in models.items()])
+
+
+def _model_text(model: Choice) -> str:
+    values = model.parameters.model_dump(mode="json")
+    return f"{model.name}({', '.join(f'{key}={value}' for key, value in values.items())})"
+
+
+def _listed(texts: list[str], most: int = 6) -> str:
+    shown = texts if len(texts) <= most else [*texts[: most - 1], f"{len(texts) - most + 1} more"]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

@@ -1,0 +1,109 @@
+"""What can be told only with the data at hand: models that do not fit, features that do not match."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..specs.problems import Path
+from ..specs.schema import Spec
+from ..tasks.architecture import Architecture, ShapeError
+from ..tasks.choice import Choice
+from ..tasks.models import architecture
+from .check_pattern import tiers
+from .check_places import Finding
+from .check_recipe import exchanges, roles
+from .compile import agent_names
+from .holdings import Holdings
+
+WIDTH_KEYS = {"mlp": "hidden", "cnn": "hidden", "fedavg-cnn": "hidden", "resnet": "width"}
+"""The parameter of each model that decides how wide its features are."""
+
+
+@dataclass(frozen=True)
+class _Model:
+    name: str
+    path: Path
+    choice: Choice
+    made: Architecture | None
+
+
+def of_shapes(spec: Spec, holdings: Holdings) -> Iterator[Finding]:
+    """Find models that do not fit the samples, prototypes of unequal width, and agents that cannot make any."""
+    learners: list[_Model] = []
+    for index, group in enumerate(spec.agents):
+        model, wrong = _fitted(group.name, ("agents", index, "model"), group.model, holdings)
+        yield from wrong
+        learners.append(model)
+    above: list[_Model] = []
+    for path, tier, _ in tiers(spec):
+        if tier.model is not None:
+            model, wrong = _fitted(tier.name, (*path, "model"), tier.model, holdings)
+            yield from wrong
+            above.append(model)
+    companion = None
+    if spec.recipe.companion is not None:
+        companion, wrong = _fitted("companion", ("recipe", "companion"), spec.recipe.companion, holdings)
+        yield from wrong
+    yield from _widths(spec, learners, above, companion)
+    yield from _empty(spec, holdings)
+
+
+def _fitted(name: str, path: Path, choice: Choice, holdings: Holdings) -> tuple[_Model, list[Finding]]:
+    shape = holdings.input_shape
+    try:
+        made = architecture(choice.name, choice.parameters, shape, len(holdings.labels))
+    except ShapeError as error:
+        message = f"{choice.name} does not fit samples of {list(shape)}: {error}"
+        hint = "take another model, such as mlp, or change its parameters"
+        return _Model(name, path, choice, None), [Finding(path, message, hint)]
+    return _Model(name, path, choice, made), []
+
+
+def _widths(spec: Spec, learners: list[_Model], above: list[_Model], companion: _Model | None) -> Iterator[Finding]:
+    """Find models whose features are not as wide as the prototypes that they are held against."""
+    made: Any = next((e.made for e in exchanges(spec.recipe) if e.form == "prototypes"), None)
+    if made is None:
+        return
+    trains = [step.parameters for step in spec.recipe.round if step.name == "train"]
+    using = [t for t in trains if any(term.name == "prototypes" for term in t.losses)]
+    compared = list(learners)
+    if made.of == "companion":
+        if not using and spec.measure.predict != "prototypes":
+            return
+        compared = [companion, *learners] if companion is not None else learners
+    if any("aggregators" in roles(train.who) for train in using):
+        compared += above
+    widths = [(model, model.made.features) for model in compared if model.made is not None]
+    if len({width for _, width in widths}) < 2:
+        return
+    first, wanted = widths[0]
+    said = ", ".join(f"{model.name}: {width}" for model, width in widths)
+    for model, width in widths:
+        if width != wanted:
+            message = f"prototypes need features of equal width ({said})"
+            yield Finding(model.path, message, _remedy(model, wanted, first))
+
+
+def _remedy(model: _Model, wanted: int, first: _Model) -> str:
+    """Return which parameter to change to what."""
+    name = model.choice.name
+    if name in ("mlp", "fedavg-cnn"):
+        hidden = [*model.choice.parameters.hidden[:-1], wanted]
+        return f"write `{name}: {{hidden: {hidden}}}`"
+    if name == "cnn":
+        return f"write `cnn: {{hidden: {wanted}}}`"
+    if name == "resnet" and wanted % 16 == 0:
+        return f"write `resnet: {{width: {wanted // 4}}}`"
+    key = WIDTH_KEYS.get(first.choice.name)
+    return f"change {key} of {first.name}'s {first.choice.name}, or take another model" if key else "take mlp or cnn"
+
+
+def _empty(spec: Spec, holdings: Holdings) -> Iterator[Finding]:
+    names = agent_names(spec)
+    empty = [name for name, ids in zip(names, holdings.partition.train, strict=True) if not len(ids)]
+    by_class = [e for e in exchanges(spec.recipe) if e.form in ("class_logits", "prototypes")]
+    if empty and by_class:
+        message = f"{len(empty)} agents have no training samples to make {by_class[0].form} of, such as {empty[0]}"
+        yield Finding(("data", "partition"), message, "lower the number of agents, or divide the samples more evenly")

@@ -1,0 +1,102 @@
+"""``codistill plan``: what a spec compiles into, shown without training."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from ..specs.document import Loaded
+from ..specs.load import load_specs
+from ..specs.schema import Spec
+from ..tasks.patterns import PATTERNS
+from .check import carries, notes
+from .checked import checked_holdings
+from .compile import agent_names, compile_spec
+from .holdings import Holdings
+from .launch import workers_of
+from .plan import AgentPlan, Plan
+from .show import PartitionView
+from .text import bytes_text, plural, seconds_text
+
+
+def plan_command(name: str, overrides: list[str], runs: Path) -> None:
+    """Print the plan of the spec called ``name``; of a sweep, the first variant's and what varies."""
+    variants = load_specs(name, overrides)
+    holdings = checked_holdings(variants, runs)
+    console = Console()
+    if len(variants) > 1:
+        axes = ", ".join(variants[0].choices)
+        console.print(f"a sweep of {len(variants)} runs over {axes}; the plan of the first:", markup=False)
+    show_plan(console, variants[0], holdings[0])
+
+
+def show_plan(console: Console, loaded: Loaded[Spec], holdings: Holdings) -> None:
+    """Print one plan."""
+    spec, plan = loaded.value, compile_spec(loaded.value, holdings)
+    console.print(f"{plan.name}: {plan.recipe}, {plan.pattern}, {plural(plan.rounds, 'round')}, seed {plan.seed}", style="bold", markup=False)
+    console.print(_agents(plan))
+    console.print(_stages(plan, workers_of(spec)))
+    console.print(_links(plan))
+    console.print(PartitionView(holdings.table(agent_names(spec)), order=agent_names(spec)))
+    if plan.schedule[-1].ends:
+        console.print(f"simulated clock: {seconds_text(plan.schedule[-1].ends)} for {plural(plan.rounds, 'round')}")
+    for pattern in PATTERNS.names():
+        why = carries(spec, pattern)
+        console.print(f"{pattern}: {'can carry this recipe' if why is None else 'no: ' + why}", markup=False)
+    for note in notes(loaded, holdings):
+        console.print(f"note: {note}", markup=False)
+
+
+def _agents(plan: Plan) -> Table:
+    table = Table("agents", "role", "model", "samples", "computes a round", box=None, header_style="dim", pad_edge=False)
+    for (group, role), members in groupby(plan.agents, key=lambda agent: (agent.group, agent.role)):
+        some = list(members)
+        samples = [agent.samples for agent in some]
+        held = "none" if not any(samples) else f"{min(samples)} to {max(samples)}"
+        work = sum(agent.work for agent in some)
+        model = some[0].architecture or "none"
+        table.add_row(f"{len(some)} x {group}", role, model, held, f"{work / 1e9:.2f} GFLOP" if work else "")
+    return table
+
+
+def _stages(plan: Plan, lanes: int) -> Table:
+    table = Table("stages of a round", "who", "agents", "task runs", box=None, header_style="dim", pad_edge=False)
+    total = 0
+    for stage in plan.stages:
+        who = [agent for agent in plan.agents if agent.tier == stage.tier]
+        runs = min(lanes, len(who))
+        total += runs
+        table.add_row(stage.name, who[0].role, str(len(who)), str(runs))
+    table.add_row("all", "", "", f"{total} a round, {total * plan.rounds} in {plural(plan.rounds, 'round')}")
+    return table
+
+
+def _range(values: tuple[int, ...]) -> str:
+    return bytes_text(min(values)) if min(values) == max(values) else f"{bytes_text(min(values))} to {bytes_text(max(values))}"
+
+
+def _links(plan: Plan) -> Table:
+    table = Table("exchanged", "each link up", "each link down", "a round, if all take part", "held by an agent", box=None, header_style="dim", pad_edge=False)
+    for exchange in plan.exchanges:
+        most = "" if exchange.exact else "at most "
+        central = len(plan.agents) > plan.learners
+        if central:
+            total = sum(exchange.up_bytes) + sum(exchange.down_bytes) + _between_tiers(plan, exchange.up_bytes, exchange.down_bytes)
+        else:
+            degree = {place: len(others) for place, others in plan.neighbours(1).items()}
+            total = sum(size * degree.get(place, 0) for place, size in enumerate(exchange.up_bytes))
+        held = "replaces the model" if exchange.form == "parameters" else _range(exchange.down_bytes if central else exchange.up_bytes)
+        down = most + _range(exchange.down_bytes) if central else "(peers: as up)"
+        table.add_row(exchange.form, most + _range(exchange.up_bytes), down, most + bytes_text(total), held)
+    if not plan.exchanges:
+        table.add_row("nothing", "", "", "0 B", "")
+    return table
+
+
+def _between_tiers(plan: Plan, up: tuple[int, ...], down: tuple[int, ...]) -> int:
+    """Bytes between tiers of aggregators: a merged packet is about as large as the largest that is merged."""
+    inner: list[AgentPlan] = [agent for agent in plan.agents if agent.tier >= 0 and agent.parent is not None]
+    return len(inner) * (max(up) + max(down))
