@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..specs.problems import Path, suggestion
-from ..specs.schema import NAME, Spec
+from ..specs.schema import Spec
 from ..tasks.choice import Choice
 from ..tasks.patterns import GRAPHS, PATTERNS, changes
 from ..tasks.streams import numpy_stream
@@ -50,9 +49,6 @@ def _names(spec: Spec) -> Iterator[Finding]:
         (("agents", index, "name"), names_in(group)) for index, group in enumerate(spec.agents)
     ]
     for path, tier, count in tiers(spec):
-        if not re.fullmatch(NAME, tier.name):
-            message = f"{tier.name!r} is no name: expected letters, digits, dot, dash and underscore, at most 64"
-            yield Finding((*path, "name"), message)
         if tier.name == "learner":
             yield Finding((*path, "name"), "learner is what the agents with data are called", "take another name")
         names = [tier.name] if count == 1 else [f"{tier.name}-{index + 1}" for index in range(count)]

@@ -44,7 +44,7 @@ def show_plan(console: Console, loaded: Loaded[Spec], holdings: Holdings) -> Non
     if plan.schedule[-1].ends:
         console.print(f"simulated clock: {seconds_text(plan.schedule[-1].ends)} for {plural(plan.rounds, 'round')}")
     for pattern in PATTERNS.names():
-        why = carries(spec, pattern)
+        why = carries(loaded, pattern)
         console.print(f"{pattern}: {'can carry this recipe' if why is None else 'no: ' + why}", markup=False)
     for note in notes(loaded, holdings):
         console.print(f"note: {note}", markup=False)

@@ -48,7 +48,11 @@ def compile_spec(spec: Spec, holdings: Holdings) -> Plan:
     exchanges = tuple(exchange_plans(spec.recipe))
     known = _architectures(spec, holdings)
     exchanges = tuple(exchange_bytes(e, learners, known, spec.recipe, holdings, topology) for e in exchanges)
-    learners = [replace(a, work=work(spec.recipe, a, known, len(holdings.public))) for a in learners]
+    companion = _companion(spec, holdings)
+    learners = [
+        replace(a, work=work(spec.recipe, a, known[str(a.architecture)], companion, len(holdings.public)))
+        for a in learners
+    ]
     central = spec.pattern.name != "decentralized"
     graph = None if central else spec.pattern.parameters.graph
     costs = learner_costs(learners, exchanges)
@@ -131,6 +135,7 @@ def _under(learners: list[AgentPlan], topology: Topology) -> list[AgentPlan]:
 
 def _aggregators(topology: Topology, holdings: Holdings, classes: int, learners: int) -> list[AgentPlan]:
     made: list[AgentPlan] = []
+    tested = sum(len(ids) for ids in holdings.partition.test)
     for one in topology.aggregators:
         model, identity = None, None
         if one.model is not None:
@@ -139,9 +144,16 @@ def _aggregators(topology: Topology, holdings: Holdings, classes: int, learners:
         parent = None if one.parent is None else learners + one.parent
         made.append(
             AgentPlan(one.name, one.tier_name, one.tier_name, one.tier, parent, model, identity, "shared", 0,
-                      len(holdings.y_test) if model else 0, 0.0)  # fmt: skip
+                      tested if model else 0, 0.0)  # fmt: skip
         )
     return made
+
+
+def _companion(spec: Spec, holdings: Holdings) -> Architecture | None:
+    chosen = spec.recipe.companion
+    if chosen is None:
+        return None
+    return architecture(chosen.name, chosen.parameters, holdings.input_shape, len(holdings.labels))
 
 
 def _architectures(spec: Spec, holdings: Holdings) -> dict[str, Architecture]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
+from pydantic import TypeAdapter
 
 from ..tasks import packet
 from ..tasks.agent import Agent, Context
 from ..tasks.aggregate import Aggregate, aggregate, contribution, without
 from ..tasks.choice import Choice
 from ..tasks.extract import EXTRACTS, Extract
-from ..tasks.knowledge import FORMS, Knowledge, Models
+from ..tasks.knowledge import FORMS, Knowledge, Models, Rows
 from ..tasks.memory import Kind
 from ..tasks.share import EncodingChoice, share
 from .folder import RunFolder
@@ -25,8 +29,6 @@ class _Rules:
     """An exchange's parameters, parsed once."""
 
     def __init__(self, exchange: ExchangePlan) -> None:
-        from pydantic import TypeAdapter
-
         self.rule: Any = TypeAdapter(Aggregate).validate_python(exchange.rule)
         self.extract: Any = TypeAdapter(Extract).validate_python(exchange.extract)
         self.up: Choice = EncodingChoice.model_validate(exchange.up)
@@ -91,7 +93,7 @@ class Post:
         if own and agent.models:
             merged = given
             given = EXTRACTS[rules.extract.knowledge].function(agent, rules.extract, context)
-            given = _weighing(given, merged, rules.rule.weight)
+            given = _weighing(given, merged)
         message = share(given, rules.up, self._label(agent.name, number, exchange))
         packet.write(self._folder.packet(number, exchange, str(place)), message)
         return [self._row(number, exchange, place, parent, given, message.size, "delivered")]
@@ -206,13 +208,10 @@ class Post:
         return arrived, [self._row(number, exchange, parent, place, total, message.size, "delivered")]
 
 
-def _weighing(own: Knowledge, merged: Knowledge, weight: str) -> Knowledge:
+def _weighing(own: Knowledge, merged: Knowledge) -> Knowledge:
     """Return ``own`` with the weight of all the agents that stand behind ``merged``."""
-    from dataclasses import replace
-
-    import torch
-
-    if isinstance(own, Models) or isinstance(merged, Models):
-        return own
-    behind = merged.weights.mean() if len(merged.weights) else torch.ones((), dtype=torch.float64)
-    return replace(own, weights=torch.full_like(own.weights, float(behind)), samples=merged.samples)
+    if isinstance(own, Models) and isinstance(merged, Models):
+        return Models(own.tensors, {identity: merged.samples for identity in own.tensors})
+    assert isinstance(own, Rows) and isinstance(merged, Rows)
+    behind = float(merged.weights.mean()) if merged.items else 1.0
+    return replace(own, weights=torch.full_like(own.weights, behind), samples=merged.samples)

@@ -76,22 +76,21 @@ def learner_costs(learners: Sequence[AgentPlan], exchanges: Sequence[ExchangePla
     ]
 
 
-def work(recipe: Recipe, agent: AgentPlan, known: Mapping[str, Architecture], public: int) -> float:
+def work(recipe: Recipe, agent: AgentPlan, model: Architecture, companion: Architecture | None, public: int) -> float:
     """Return the floating point operations of one round: two a multiply-add, three passes a training sample."""
-    assert agent.architecture is not None
-    own = known[agent.architecture].multiply_adds
-    trained = own
-    if recipe.companion is not None:
-        trained += next(a.multiply_adds for name, a in known.items() if name.startswith(recipe.companion.name))
+    named = {"model": model.multiply_adds, "companion": companion.multiply_adds if companion is not None else 0}
     total = 0.0
     for step in recipe.round:
         said = step.parameters
         if step.name == "train":
             samples = agent.samples if said.on == "private" else public
-            passes = 3 * said.epochs + any(term.name == "not_true" for term in said.losses)
-            total += 2.0 * passes * samples * trained
+            terms = {term.name for term in said.losses}
+            trained = named["model"] + (named["companion"] if terms & {"mutual", "adaptive_mutual"} else 0)
+            total += 2.0 * samples * (3 * said.epochs * trained + ("not_true" in terms) * named["model"])
         elif step.name == "extract" and said.knowledge == "logits":
-            total += 2.0 * public * own
+            total += 2.0 * public * named[said.of]
+        elif step.name == "extract" and getattr(said, "source", "") == "private":
+            total += 2.0 * agent.samples * named[said.of]
         elif step.name == "absorb" and said.by == "distil":
-            total += 6.0 * said.epochs * public * own
+            total += 6.0 * said.epochs * public * named["model"]
     return total

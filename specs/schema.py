@@ -15,11 +15,8 @@ from ..tasks.data.registry import DATASETS
 from ..tasks.data.partition import PARTITIONERS
 from ..tasks.measure import METRICS
 from ..tasks.operations import OPERATIONS
-from ..tasks.parameters import Parameters
+from ..tasks.parameters import Name, Parameters
 from ..tasks.patterns import ModelChoice, PatternChoice
-
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
-Name = Annotated[str, Field(pattern=NAME, description="letters, digits, dot, dash and underscore")]
 
 DatasetChoice: type[Choice] = choice("Dataset", DATASETS, "Where samples come from.")
 PartitionChoice: Any = tagged("Partition", PARTITIONERS, "by")

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from .choice import Choice, choice
 from .models import MODELS
-from .parameters import Parameters
+from .parameters import Name, Parameters
 from .registry import Registry
 
 Edges = list[tuple[int, int]]
@@ -122,7 +122,7 @@ GraphChoice: type[Choice] = choice("Graph", GRAPHS, "The links between peers.")
 class Server(Parameters):
     """The agent in the middle of a star."""
 
-    name: str = "server"
+    name: Name = "server"
     model: ModelChoice | None = Field(None, description="a model of its own, where the recipe has use for one")  # type: ignore[valid-type]
 
 
@@ -135,7 +135,7 @@ class Distributed(Parameters):
 class Tier(Parameters):
     """One layer of aggregators."""
 
-    name: str = Field(description="agents of the tier are called name-1, name-2, ...")
+    name: Name = Field(description="agents of the tier are called name-1, name-2, ...")
     count: Annotated[int, Field(ge=1)] = 1
     model: ModelChoice | None = Field(None, description="a model of its own, where the recipe has use for one")  # type: ignore[valid-type]
 

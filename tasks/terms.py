@@ -161,10 +161,10 @@ def prototypes(agent: Agent, parameters: Prototypes, context: Context) -> Term |
 def not_true(agent: Agent, parameters: NotTrue, context: Context) -> Term:
     """Distils what the model said of the wrong classes when the round began (Lee et al. 2022, eq. 6)."""
     world, model = context.world, agent.models["model"]
-    said = torch.empty(len(world.y_train), world.classes)
+    said = torch.full((len(world.y_train), world.classes), float("nan"))
     model.eval()
     with torch.no_grad():
-        for ids in torch.cat([agent.train_ids, world.public]).split(512):
+        for ids in agent.train_ids.split(512):
             said[ids] = model(world.x_train[ids])
     model.train()
 

@@ -89,7 +89,8 @@ def test_what_was_not_received_adds_nothing(agent, world, context, name, form, w
     batch = batch_of(agent, world, IDS[:2])
     loss = term(name, agent, context).loss(batch)
     loss.backward()
-    assert loss.item() == 0 and batch.logits.grad.abs().max() == 0 if name == "class_logits" else loss.item() == 0
+    assert loss.item() == 0
+    assert batch.features.grad.abs().max() == 0
 
 
 @pytest.mark.parametrize("classes", [[0, 1, 2, 3, 4], [1, 4]])
@@ -107,8 +108,8 @@ def test_fedproto_is_the_mean_squared_distance_to_the_labels_prototype(agent, wo
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
-@pytest.mark.parametrize("ids", [IDS, torch.tensor([3, 70, 61])], ids=["private", "and public"])
-def test_fedntd_keeps_what_the_model_said_of_the_wrong_classes(agent, world, context, temperature, ids):
+def test_fedntd_keeps_what_the_model_said_of_the_wrong_classes(agent, world, context, temperature):
+    ids = IDS
     made = term("not_true", agent, context, kd_weight=0.4, temperature=temperature)
     assert agent.models["model"].training
     before = copy.deepcopy(agent.models["model"])
@@ -126,6 +127,7 @@ def test_fedntd_keeps_what_the_model_said_of_the_wrong_classes(agent, world, con
     expected = np.zeros((len(ids), 5))
     expected[wrong] = (0.4 * temperature * (tell - told) / len(ids)).reshape(-1)
     np.testing.assert_allclose(batch.logits.grad.numpy(), expected, atol=1e-6)
+    assert made.loss(batch_of(agent, world, torch.tensor([3, 70]))).isnan()  # 70 is not the agent's: nothing is known
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
