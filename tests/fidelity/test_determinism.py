@@ -17,8 +17,13 @@ RECIPES = {
 }
 
 
-def spec(recipe, agents="{name: m, count: 4, model: mlp}, {name: c, count: 2, model: cnn}", pattern="distributed",
-         partition="{by: dirichlet, alpha: 0.3, min_size: 10}", more=""):  # fmt: skip
+def spec(
+    recipe,
+    agents="{name: m, count: 4, model: mlp}, {name: c, count: 2, model: cnn}",
+    pattern="distributed",
+    partition="{by: dirichlet, alpha: 0.3, min_size: 10}",
+    more="",
+):
     return f"""
 name: same
 seed: 2
@@ -51,7 +56,9 @@ def test_lanes_change_nothing(conduct, recipe):
     same(one, three)
 
 
-@pytest.mark.parametrize("pattern", ["{hierarchical: {tiers: [{name: edge, count: 2}, {name: top}]}}", "{decentralized: {graph: pairs}}"])
+@pytest.mark.parametrize(
+    "pattern", ["{hierarchical: {tiers: [{name: edge, count: 2}, {name: top}]}}", "{decentralized: {graph: pairs}}"]
+)
 def test_nor_do_they_under_other_patterns_and_with_agents_that_come_and_go(conduct, pattern):
     said = spec("fedproto", pattern=pattern, more="participation: {share: 0.6}")
     same(conduct(said, lanes=1), conduct(said, lanes=3))
@@ -88,7 +95,10 @@ def test_another_seed_is_another_run(conduct):
 
 def test_further_agents_change_nobody_who_learns_alone(conduct, tmp_path):
     order = np.random.default_rng(0).permutation(1100).tolist()
-    held = {"train": [order[i : i + 100] for i in range(0, 700, 100)], "test": [list(range(i, i + 40)) for i in range(0, 280, 40)]}
+    held = {
+        "train": [order[i : i + 100] for i in range(0, 700, 100)],
+        "test": [list(range(i, i + 40)) for i in range(0, 280, 40)],
+    }
 
     def run(agents, count):
         file = tmp_path / f"{count}.json"
@@ -99,7 +109,8 @@ def test_further_agents_change_nobody_who_learns_alone(conduct, tmp_path):
     few = run("{name: m, count: 3, model: mlp}, {name: c, count: 2, model: cnn}", 5)
     more = run("{name: m, count: 3, model: mlp}, {name: c, count: 2, model: cnn}, {name: n, count: 2, model: mlp}", 7)
     rows = [
-        [row for row in pq.read_table(folder.table("metrics")).to_pylist() if row["group"] != "n"] for folder in (few, more)
+        [row for row in pq.read_table(folder.table("metrics")).to_pylist() if row["group"] != "n"]
+        for folder in (few, more)
     ]
     assert rows[0] == rows[1] and len(rows[0]) == 4 * 5 * 3
     for file in (few.path / "models").iterdir():

@@ -26,22 +26,22 @@ RECIPES = {
 TREE = "{hierarchical: {tiers: [{name: edge, count: 2}, {name: cloud}]}}"
 DEEP = "{hierarchical: {tiers: [{name: edge, count: 3}, {name: region, count: 2}, {name: cloud}]}}"
 PEERS = "{decentralized: {graph: complete}}"
-NAMES = ["m-1", "m-2", "m-3", "c-1", "c-2"]
+AGENTS = "{name: m, count: 4, model: mlp}, {name: c, model: cnn}"
+NAMES = ["m-1", "m-2", "m-3", "m-4", "c"]
 
 
-def spec(recipe, pattern, partition="by: shards, classes_per_agent: 3", agents=None, control="none"):
-    groups = agents or "{name: m, count: 3, model: mlp}, {name: c, count: 2, model: cnn}"
+def spec(recipe, pattern):
     return f"""
 name: fidelity
 seed: 5
 rounds: 3
 data:
   dataset: digits
-  partition: {{{partition}}}
+  partition: {{by: shards, classes_per_agent: 3}}
   public: {{share: 0.2}}
-agents: [{groups}]
+agents: [{AGENTS}]
 pattern: {pattern}
-measure: {{control: {control}, metrics: [accuracy, cross_entropy]}}
+measure: {{control: none, metrics: [accuracy, cross_entropy]}}
 recipe:
   round:{RECIPES.get(recipe, recipe)}
 """
@@ -60,7 +60,7 @@ def apart(one, other):
 @pytest.mark.parametrize("pattern", [TREE, DEEP, PEERS], ids=["tree", "deep tree", "complete graph"])
 def test_it_does_not_matter_by_whom_a_mean_is_taken(conduct, recipe, pattern):
     star, other = conduct(spec(recipe, "distributed")), conduct(spec(recipe, pattern))
-    assert apart(star, other) < 1e-5
+    assert apart(star, other) < 1e-6
     to = set(pq.read_table(other.table("ledger"))["to"].to_pylist())
     assert to == (set(NAMES) if pattern == PEERS else {*NAMES, "cloud"} | {n for n in to if n[:4] in ("edge", "regi")})
 
@@ -77,8 +77,8 @@ def test_learning_alone_is_what_no_exchange_gives(conduct):
     assert apart(alone, conduct(spec("fedavg", "distributed"))) > 1e-3
 
 
-def test_all_of_fedavgs_agents_end_alike_and_apart_in_memory(conduct):
+def test_fedavgs_agents_of_one_architecture_end_alike(conduct):
     models = [load_file(conduct(spec("fedavg", "distributed")).model(name)) for name in NAMES]
-    for members in (models[:3], models[3:]):
-        for other in members[1:]:
-            assert all(torch.equal(other[key], value) for key, value in members[0].items())
+    for other in models[1:4]:
+        assert all(torch.equal(other[key], value) for key, value in models[0].items())
+    assert models[4].keys() != models[0].keys()

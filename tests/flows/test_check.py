@@ -196,8 +196,6 @@ PATTERN = {
         {"agents": "\n  - {name: a, count: 2, model: mlp}\n  - {name: a-2, model: mlp} # here"}, "called 'a-2'"),
     "an agent called server": (
         {"agents": "\n  - {name: a, count: 2, model: mlp}\n  - {name: server, model: mlp} # here"}, "called 'server'"),
-    "a bad name": (
-        {"pattern": "{distributed: {server: {name: ../x}}} # here"}, "is no name"),
     "a tier called learner": (
         {"pattern": tree("    - {name: learner} # here")}, "agents with data"),
     "too many edges": (

@@ -38,8 +38,10 @@ def agent(world):
 
 
 def learner(name, world, ids, seed=3, models=("mlp", "linear")):
-    chosen = {role: next(a for a in world.architectures.values() if a.name.startswith(kind))
-              for role, kind in zip(("model", "companion"), models, strict=False)}  # fmt: skip
+    chosen = {
+        role: next(a for a in world.architectures.values() if a.name.startswith(kind))
+        for role, kind in zip(("model", "companion"), models, strict=False)
+    }
     agent = Agent(name, "phone", "learner", ids, torch.arange(30), chosen)
     for role, one in chosen.items():
         agent.models[role] = build(one, torch_stream(seed, name, role))

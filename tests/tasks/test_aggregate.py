@@ -95,7 +95,9 @@ def test_means_up_a_tree_are_the_flat_mean(agent, context, models, weight):
     parameters = [contribution(models(n + 1, n, "ab"[n % 2]), weight) for n in range(6)]
     for packets in (rows, parameters):
         flat = aggregate(agent, packets, rule(weight=weight), context)
-        edges = [aggregate(agent, part, rule(weight=weight), context) for part in (packets[:1], packets[1:4], packets[4:])]
+        edges = [
+            aggregate(agent, part, rule(weight=weight), context) for part in (packets[:1], packets[1:4], packets[4:])
+        ]
         top = aggregate(agent, edges, rule(weight=weight), context)
         assert top.samples == flat.samples
         if isinstance(flat, Rows):
@@ -143,13 +145,20 @@ def test_taking_a_contribution_out_of_models_undoes_the_mean(models):
 def test_sharpening_waits_for_the_top(agent, context):
     rng = np.random.default_rng(0)
     packets = [
-        Rows("logits", torch.arange(6), torch.tensor(rng.dirichlet(np.ones(4), 6), dtype=torch.float32), torch.ones(6).double())
+        Rows(
+            "logits",
+            torch.arange(6),
+            torch.tensor(rng.dirichlet(np.ones(4), 6), dtype=torch.float32),
+            torch.ones(6).double(),
+        )
         for _ in range(5)
-    ]  # fmt: skip
+    ]
     said = rule(by="sharpened_mean", temperature=0.2, weight="agents")
     plain = np.mean([p.values.double().numpy() for p in packets], axis=0)
     below = aggregate(agent, packets[:3], said, replace(context, final=False))
-    np.testing.assert_allclose(below.values.numpy(), np.mean([p.values.numpy() for p in packets[:3]], axis=0), atol=1e-6)
+    np.testing.assert_allclose(
+        below.values.numpy(), np.mean([p.values.numpy() for p in packets[:3]], axis=0), atol=1e-6
+    )
     top = aggregate(agent, [below, mean_of_rows(packets[3:])], said, context)
     expected = np.exp(plain / 0.2) / np.exp(plain / 0.2).sum(1, keepdims=True)
     np.testing.assert_allclose(top.values.numpy(), expected, atol=1e-6)

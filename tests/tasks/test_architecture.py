@@ -8,10 +8,14 @@ IMAGES = [(1, 8, 8), (3, 32, 32), (1, 28, 28), (3, 17, 30)]
 CASES = [
     *(("linear", {}, shape) for shape in [*IMAGES, (64,)]),
     *(("mlp", {"hidden": hidden}, shape) for hidden in ([64], [9, 7, 5]) for shape in [*IMAGES, (13,)]),
-    *(("cnn", said, shape) for said in ({}, {"channels": [4] * 5, "kernel": 5, "hidden": 7}, {"kernel": 1}) for shape in IMAGES),
+    *(
+        ("cnn", said, shape)
+        for said in ({}, {"channels": [4] * 5, "kernel": 5, "hidden": 7}, {"kernel": 1})
+        for shape in IMAGES
+    ),
     *(("fedavg-cnn", said, shape) for said in ({}, {"hidden": [20, 10]}) for shape in [(1, 16, 16), *IMAGES[1:]]),
     *(("resnet", said, shape) for said in ({}, {"width": 8, "blocks": 2}) for shape in [*IMAGES, (1, 1, 8)]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "said", "shape"), CASES)

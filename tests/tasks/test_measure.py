@@ -50,5 +50,7 @@ def test_the_nearest_prototype_answers(agent, world, context):
     labels = world.y_test[agent.test_ids].numpy()
     found = measure(agent, ["accuracy", "macro_f1"], "prototypes", context)
     assert found["accuracy"] == pytest.approx((said == labels).mean(), abs=1e-12)
-    assert found["macro_f1"] == pytest.approx(f1_score(labels, said, labels=np.unique(labels), average="macro", zero_division=0))
+    assert found["macro_f1"] == pytest.approx(
+        f1_score(labels, said, labels=np.unique(labels), average="macro", zero_division=0)
+    )
     assert measure(agent, ["accuracy"], "classifier", context) == classifier

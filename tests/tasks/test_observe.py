@@ -1,5 +1,7 @@
 """Class means against NumPy in float64."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,6 @@ from codistill.tasks.extract import EXTRACTS, Extract, extract
 from codistill.tasks.observe import Observer, observers
 from codistill.tasks.streams import torch_stream
 from codistill.tasks.train import Train, batches, train
-from dataclasses import replace
 from pydantic import TypeAdapter
 
 

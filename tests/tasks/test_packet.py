@@ -110,10 +110,10 @@ def test_three_classes_of_three_bits_share_bytes():
 def test_top_k_keeps_the_largest_and_lowers_the_others_to_the_smallest_kept(values, k):
     found = sent(rows_of(values), {"top-k": {"k": k}})[0].values.numpy()
     half = values.astype(np.float16).astype(np.float32)
-    for given, got in zip(half, found, strict=True):
-        kept = np.sort(given)[::-1][:k]
+    for whole, got in zip(half, found, strict=True):
+        kept = np.sort(whole)[::-1][:k]
         assert np.array_equal(np.sort(got)[::-1][:k], kept)
-        assert np.array_equal(got, np.maximum(given, kept.min()))
+        assert np.array_equal(got, np.maximum(whole, kept.min()))
 
 
 def network(name, shape, **said):
@@ -222,15 +222,16 @@ def test_a_packet_is_an_arrow_stream_that_arrow_alone_can_read(tmp_path, rows):
 
 
 def test_what_was_read_is_the_readers_own(tmp_path, models, rows):
-    for given in (models(3), rows([1, 2], weights=[2.0, 2.0])):
-        write(tmp_path / "p.arrow", share(given, EncodingChoice.model_validate("float32"), LABEL))
+    for one in (models(3), rows([1, 2], weights=[2.0, 2.0])):
+        write(tmp_path / "p.arrow", share(one, EncodingChoice.model_validate("float32"), LABEL))
         before = (tmp_path / "p.arrow").read_bytes()
         first = read(tmp_path / "p.arrow")
-        for value in first.tensors["a"].values() if isinstance(first, Models) else (first.values, first.weights, first.ids):
+        mine = first.tensors["a"].values() if isinstance(first, Models) else (first.values, first.weights, first.ids)
+        for value in mine:
             value.add_(1)
         assert (tmp_path / "p.arrow").read_bytes() == before
         second = read(tmp_path / "p.arrow")
-        if isinstance(given, Models):
-            assert torch.equal(second.tensors["a"]["w"], given.tensors["a"]["w"])
+        if isinstance(one, Models):
+            assert torch.equal(second.tensors["a"]["w"], one.tensors["a"]["w"])
         else:
-            assert torch.equal(second.values, given.values) and torch.equal(second.weights, given.weights)
+            assert torch.equal(second.values, one.values) and torch.equal(second.weights, one.weights)

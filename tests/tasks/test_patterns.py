@@ -90,7 +90,8 @@ def test_a_graph_that_is_never_connected_is_said():
 
 
 @pytest.mark.parametrize(
-    ("said", "anew"), [("ring", False), ("pairs", True), ("k-regular", False), ({"erdos-renyi": {"redraw": True}}, True)]
+    ("said", "anew"),
+    [("ring", False), ("pairs", True), ("k-regular", False), ({"erdos-renyi": {"redraw": True}}, True)],
 )
 def test_some_graphs_are_drawn_anew(said, anew):
     assert changes(GraphChoice.model_validate(said)) is anew

@@ -1,6 +1,6 @@
+import pytest
 from codistill.tasks.parameters import Parameters
 from codistill.tasks.registry import Registry
-import pytest
 
 
 class Size(Parameters):
@@ -59,9 +59,7 @@ def test_an_outside_package_adds_its_own_when_a_name_is_first_asked_for(monkeypa
                 """From elsewhere."""
 
     groups = []
-    monkeypatch.setattr(
-        "codistill.tasks.registry.entry_points", lambda group: groups.append(group) or [Point()]
-    )
+    monkeypatch.setattr("codistill.tasks.registry.entry_points", lambda group: groups.append(group) or [Point()])
     assert not loaded
     assert "outside" in made and made["outside"].sentence == "From elsewhere."
     assert made.names() == ["one", "outside"]
@@ -76,7 +74,7 @@ def test_every_operation_and_variant_says_what_it_does():
     from codistill.tasks.operations import OPERATIONS
     from codistill.tasks.terms import TERMS
 
-    assert list(OPERATIONS) == "train extract store share aggregate retrieve absorb forget".split()
+    assert list(OPERATIONS) == ["train", "extract", "store", "share", "aggregate", "retrieve", "absorb", "forget"]
     for registered in (ABSORBS, AGGREGATES, ENCODINGS, EXTRACTS, TERMS):
         for entry in registered:
             assert entry.sentence and entry.parameters.model_config["extra"] == "forbid"

@@ -12,7 +12,7 @@ def draw(*names, seed=1):
 
 def test_a_stream_is_its_address():
     # Stated here once more, so that a change of it, which would change every run, is noticed.
-    digest = hashlib.sha256("1\x1fagent\x1fphone-1\x1f3".encode()).digest()
+    digest = hashlib.sha256(b"1\x1fagent\x1fphone-1\x1f3").digest()
     assert seed_of(1, "agent", "phone-1", 3) == int.from_bytes(digest[:8], "big") // 2
     assert torch_stream(1, "agent", "phone-1", 3).initial_seed() == seed_of(1, "agent", "phone-1", 3)
 

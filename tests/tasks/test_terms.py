@@ -56,7 +56,9 @@ def test_proximal_pulls_back_to_where_the_round_began(agent, world, context):
         for w in weights:
             w += torch.randn(w.shape, generator=torch.Generator().manual_seed(1))
     loss = made.loss(batch_of(agent, world, IDS))
-    assert loss.item() == pytest.approx(0.15 * sum(((doubles(w) - b) ** 2).sum() for w, b in zip(weights, began, strict=True)), rel=1e-5)
+    assert loss.item() == pytest.approx(
+        0.15 * sum(((doubles(w) - b) ** 2).sum() for w, b in zip(weights, began, strict=True)), rel=1e-5
+    )
     loss.backward()
     for w, b in zip(weights, began, strict=True):
         np.testing.assert_allclose(w.grad.numpy(), 0.3 * (doubles(w) - b), atol=1e-6)
@@ -79,7 +81,9 @@ def test_fd_learns_the_softmax_of_what_the_others_say_of_the_label(agent, world,
     np.testing.assert_allclose(batch.logits.grad.numpy(), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "form", "width"), [("class_logits", "class_logits", 5), ("prototypes", "prototypes", 12)])
+@pytest.mark.parametrize(
+    ("name", "form", "width"), [("class_logits", "class_logits", 5), ("prototypes", "prototypes", 12)]
+)
 def test_what_was_not_received_adds_nothing(agent, world, context, name, form, width):
     assert term(name, agent, context) is None
     agent.memory.hold("working", form, Rows(form, torch.empty(0).long(), torch.empty(0, width), torch.empty(0)), 1)
@@ -132,7 +136,15 @@ def test_fedntd_keeps_what_the_model_said_of_the_wrong_classes(agent, world, con
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_fml_is_the_papers_two_losses(agent, world, context, temperature):
-    made = term("mutual", agent, context, kd_weight=0.3, companion_ce_weight=0.6, companion_kd_weight=0.4, temperature=temperature)
+    made = term(
+        "mutual",
+        agent,
+        context,
+        kd_weight=0.3,
+        companion_ce_weight=0.6,
+        companion_kd_weight=0.4,
+        temperature=temperature,
+    )
     companion = agent.models["companion"]
     assert [id(p) for p in made.parameters] == [id(p) for p in companion.parameters()]
     batch = batch_of(agent, world, IDS)
@@ -168,7 +180,9 @@ def test_fedkd_divides_by_how_wrong_both_are_and_learns_nothing_from_that(agent,
     # The divisor is a number: each side learns from the other's scores as from labels, and from no quotient.
     np.testing.assert_allclose(batch.logits.grad.numpy(), 0.8 / (own + task) * (p - q) / 12, atol=1e-6)
     np.testing.assert_allclose(
-        mapping.weight.grad.numpy(), -0.5 / (own + task) * 2 / apart.size * apart.T @ batch.x.flatten(1).double().numpy(), atol=1e-6
+        mapping.weight.grad.numpy(),
+        -0.5 / (own + task) * 2 / apart.size * apart.T @ batch.x.flatten(1).double().numpy(),
+        atol=1e-6,
     )
     onehot = np.eye(5)[batch.y.numpy()]
     toward = (q - onehot) / 12 + 0.8 / (own + task) * (q - p) / 12

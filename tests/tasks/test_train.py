@@ -15,7 +15,9 @@ def weights(agent, name="model"):
     return {key: value.clone() for key, value in agent.models[name].state_dict().items()}
 
 
-@pytest.mark.parametrize(("count", "size", "sizes"), [(10, 4, [4, 4]), (8, 4, [4, 4]), (3, 4, [3]), (4, 4, [4]), (5, 4, [4])])
+@pytest.mark.parametrize(
+    ("count", "size", "sizes"), [(10, 4, [4, 4]), (8, 4, [4, 4]), (3, 4, [3]), (4, 4, [4]), (5, 4, [4])]
+)
 def test_batches(count, size, sizes):
     ids = torch.arange(count) * 10
     generator = lambda: torch.Generator().manual_seed(1)  # noqa: E731
@@ -28,8 +30,14 @@ def test_batches(count, size, sizes):
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_training_is_plain_gradient_descent(agent, another, world, context, momentum):
-    train(agent, said(epochs=2, drop_last=True, optimizer={"sgd": {"lr": 0.1, "momentum": momentum, "weight_decay": 0.01}}), context)
-    state = {key: value.clone() for key, value in another("phone", agent.train_ids).models["model"].state_dict().items()}
+    train(
+        agent,
+        said(epochs=2, drop_last=True, optimizer={"sgd": {"lr": 0.1, "momentum": momentum, "weight_decay": 0.01}}),
+        context,
+    )
+    state = {
+        key: value.clone() for key, value in another("phone", agent.train_ids).models["model"].state_dict().items()
+    }
     velocity = {key: torch.zeros_like(value) for key, value in state.items()}
     for epoch in range(2):
         order = agent.train_ids[torch.randperm(30, generator=agent.stream(context, "shuffle", "private", epoch))]
@@ -61,7 +69,9 @@ def test_public_samples_may_be_trained_on(agent, another, world, context):
     train(agent, said(on="public", batch=30), context)
     other = another("phone", agent.train_ids).models["model"]
     F.cross_entropy(other(world.x_train[60:]), world.y_train[60:]).backward()
-    torch.testing.assert_close(weights(agent)["head.bias"], (other.head.bias - 0.1 * other.head.bias.grad).detach(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        weights(agent)["head.bias"], (other.head.bias - 0.1 * other.head.bias.grad).detach(), atol=1e-6, rtol=0
+    )
 
 
 def test_the_optimizer_is_made_anew(agent, another, context):
@@ -116,10 +126,13 @@ def test_adam_is_adam(decay):
 @pytest.mark.parametrize(
     ("said", "torchs"),
     [
-        ({"sgd": {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}}, lambda w: torch.optim.SGD(w, 0.1, 0.9, weight_decay=0.01)),
+        (
+            {"sgd": {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}},
+            lambda w: torch.optim.SGD(w, 0.1, 0.9, weight_decay=0.01),
+        ),
         ({"adam": {"lr": 0.1, "weight_decay": 0.01}}, lambda w: torch.optim.AdamW(w, 0.1, weight_decay=0.01)),
     ],
-)  # fmt: skip
+)
 def test_optimizers_are_torchs_own_also_for_weights_that_a_loss_leaves_out(said, torchs):
     ours, theirs = ([torch.nn.Parameter(torch.ones(3) * n) for n in (1, 2)] for _ in range(2))
     mine, reference = Steps(Optimizer.model_validate(said), ours), torchs(theirs)

@@ -1,0 +1,41 @@
+# make run: the default spec; make test: all tests; make help: the rest.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help install run test lint bench results schema clean
+
+help: ## show this
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/codistill: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	# torch first and pinned: a bare request for it would take gigabytes of CUDA packages where there is no GPU
+	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test,dev]'
+	@touch $@
+
+install: $(BIN)/codistill ## make the environment in .venv
+
+run: install ## run the default spec: twenty agents with two architectures on digits
+	$(BIN)/codistill run fl/fedmd
+
+test: install ## run the tests
+	$(BIN)/python -m pytest
+
+lint: install ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: install ## measure against the bare loops, side by side (about 15 minutes on a quiet machine)
+	$(BIN)/python -m codistill.tests.benchmarks.run
+
+results: install ## regenerate docs/results.md (about an hour; finished runs are kept in runs/results)
+	$(BIN)/python -m codistill.tests.benchmarks.results
+
+schema: install ## write specs/spec.schema.json for editors
+	$(BIN)/codistill schema > specs/spec.schema.json
+
+clean: ## remove the environment and what tests left
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
