@@ -20,7 +20,7 @@ from ..tasks.share import Share
 from ..tasks.streams import numpy_stream
 from .holdings import Holdings
 from .plan import AgentPlan, ExchangePlan, Plan, StagePlan, StepPlan
-from .predict import exchange_bytes, learner_costs, work
+from .predict import exchange_bytes, traffic, work
 from .rounds import draw, schedule
 
 
@@ -55,7 +55,7 @@ def compile_spec(spec: Spec, holdings: Holdings) -> Plan:
     ]
     central = spec.pattern.name != "decentralized"
     graph = None if central else spec.pattern.parameters.graph
-    costs = learner_costs(learners, exchanges)
+    passed = traffic(len(learners), exchanges)
     start, stages = stage_plans(spec.recipe, topology, central)
     return Plan(
         name=spec.name,
@@ -71,7 +71,7 @@ def compile_spec(spec: Spec, holdings: Holdings) -> Plan:
         exchanges=exchanges,
         edges=() if graph is None else draw(spec.seed, learners, graph, 0),
         schedule=schedule(
-            spec.seed, spec.rounds, learners, costs, spec.participation, graph, central and bool(exchanges)
+            spec.seed, spec.rounds, learners, passed, spec.participation, graph, central and bool(exchanges)
         ),
         companion=None if spec.recipe.companion is None else spec.recipe.companion.model_dump(mode="json"),
         classes=classes,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +46,7 @@ class Post:
         self._folder, self._plan = folder, plan
         self._rules = [_Rules(exchange) for exchange in plan.exchanges]
         self._versions = Versions(plan)
+        self._neighbours = lru_cache(maxsize=2)(plan.neighbours)
         self._last: tuple[Path, Knowledge] | None = None
 
     def _label(self, sender: str, number: int, exchange: int) -> packet.Label:
@@ -74,7 +78,7 @@ class Post:
         given = contribution(made, self._rules[exchange].rule.weight)
         agent.memory.hold("working", f"given {exchange}", given, number)
         parent = self._plan.agents[place].parent
-        receivers = [parent] if parent is not None else self._plan.neighbours(number)[place]
+        receivers = [parent] if parent is not None else self._neighbours(number)[place]
         if not receivers:
             return []
         message = share(given, self._rules[exchange].up, self._label(agent.name, number, exchange))
@@ -98,26 +102,19 @@ class Post:
         packet.write(self._folder.packet(number, exchange, str(place)), message)
         return [self._row(number, exchange, place, parent, given, message.size, "delivered")]
 
-    def _heard(self, number: int, exchange: int, senders: list[int]) -> list[tuple[int, Knowledge]]:
-        """Return what arrived from ``senders``: not what is late, but what was late in the round before."""
+    def _heard(
+        self, number: int, exchange: int, senders: Sequence[int], before: Sequence[int]
+    ) -> list[tuple[int, Knowledge]]:
+        """Return what arrives from ``senders``, but for what is late, and what those ``before`` sent too late then."""
         this = self._plan.round(number)
-        heard = []
-        for sender in senders:
-            if sender in this.late:
-                continue
-            path = self._folder.packet(number, exchange, str(sender))
-            if path.exists():
-                heard.append((sender, packet.read(path)))
-        heard_from = {sender for sender, _ in heard}
-        for sender in this.stale:
-            path = self._folder.packet(number - 1, exchange, str(sender))
-            if sender in senders and sender not in heard_from and path.exists():
-                heard.append((sender, packet.read(path)))
-        return sorted(heard, key=lambda pair: pair[0])
+        sent = [(s, self._folder.packet(number, exchange, str(s))) for s in senders if s not in this.late]
+        sent += [(s, self._folder.packet(number - 1, exchange, str(s))) for s in this.stale if s in before]
+        return [(sender, packet.read(path)) for sender, path in sorted(sent) if path.exists()]
 
     def merged(self, agent: Agent, place: int, number: int, exchange: int, context: Context) -> Knowledge | None:
         """Return an aggregator's one piece of knowledge from what its children sent; None if nothing came."""
-        heard = self._heard(number, exchange, list(self._plan.children(place)))
+        children = self._plan.children(place)
+        heard = self._heard(number, exchange, children, children)
         if not heard:
             return None
         merged: Knowledge = aggregate(agent, [k for _, k in heard], self._rules[exchange].rule, context)
@@ -131,7 +128,9 @@ class Post:
             return self._read(path) if path is not None else None
         own = agent.memory.recall("working", f"given {exchange}")
         rule = self._rules[exchange].rule
-        heard = self._heard(number, exchange, self._plan.neighbours(number)[place])
+        # What comes late was sent along the links of the round before; who was away then was sent nothing.
+        before = self._neighbours(number - 1).get(place, []) if self._plan.round(number).stale else []
+        heard = self._heard(number, exchange, self._neighbours(number)[place], before)
         if own is not None and not rule.exclude_self:
             heard = sorted([*heard, (place, own)], key=lambda pair: pair[0])
         if not heard:
@@ -147,7 +146,8 @@ class Post:
         return self._read(path) if path is not None else None
 
     def _delivery(self, number: int, exchange: int, parent: int, child: int) -> Path | None:
-        for name in (f"{parent}-to-{child}", f"{parent}-to-all"):
+        apart = self._plan.agents[child].tier < 0 and self._rules[exchange].rule.exclude_self
+        for name in (f"{parent}-to-{child}", f"{parent}-to-all")[: 1 if apart else 2]:
             path = self._folder.packet(number, exchange, name)
             if path.exists():
                 return path
@@ -178,9 +178,9 @@ class Post:
         """Return what ``child`` is given and the packet's name: its own architecture, less its own contribution."""
         learner = self._plan.agents[child].tier < 0
         if learner and self._rules[exchange].rule.exclude_self:
-            for _, own in self._heard(number, exchange, [child]):
+            for _, own in self._heard(number, exchange, [child], [child]):
                 total = without(total, own)
-                return (total if total.items else None), f"{place}-to-{child}"
+            return (total if total.items else None), f"{place}-to-{child}"
         identity = self._plan.agents[child].architecture
         if learner and isinstance(total, Models) and len(total.tensors) > 1 and identity in total.tensors:
             group = Models({identity: total.tensors[identity]}, {identity: total.samples_by[identity]})
@@ -188,24 +188,35 @@ class Post:
         return total, f"{place}-to-all"
 
     def missed(self, place: int, number: int, exchange: int) -> tuple[Knowledge | None, list[list[Any]]]:
-        """Return what a returning learner's parent delivered last, and the row for sending it again."""
-        parent = self._plan.agents[place].parent
-        version = None if parent is None else self._versions.before(number, parent)
-        if parent is None or version is None:
+        """Return what a returning learner missed, and the rows for sending it: what was delivered last above it.
+
+        Its parent may have been away as well; then it comes from further up, and the first to return pays that way.
+        """
+        above = self._plan.above(place)
+        held = [(version, -hop) for hop, one in enumerate(above) if (version := self._versions.before(number, one))]
+        if not held:
             return None, []
-        state = self._folder.state(version, parent)
+        version, hops = max(held)[0], -max(held)[1]
         kind = HELD_AS[FORMS[self._rules[exchange].form].keyed_by]
-        path = state.with_name(f"{parent}.{kind}.delivered%20{exchange}.arrow")
+        state = self._folder.state(version, above[hops])
+        path = state.with_name(f"{above[hops]}.{kind}.delivered%20{exchange}.arrow")
         if not path.exists():
             return None, []
-        total = packet.read(path)
-        identity = self._plan.agents[place].architecture
-        if isinstance(total, Models) and len(total.tensors) > 1 and identity in total.tensors:
-            total = Models({identity: total.tensors[identity]}, {identity: total.samples_by[identity]})
-        rules = self._rules[exchange]
-        message = share(total, rules.down, self._label(self._plan.agents[parent].name, number, exchange))
-        arrived, _ = packet.decode(message)
-        return arrived, [self._row(number, exchange, parent, place, total, message.size, "delivered")]
+        carried: Knowledge = packet.read(path)
+        rows = []
+        for sender, receiver in pairwise([*reversed(above[: hops + 1]), place]):
+            identity = self._plan.agents[receiver].architecture
+            if receiver == place and isinstance(carried, Models) and identity in carried.tensors:
+                carried = Models({identity: carried.tensors[identity]}, {identity: carried.samples_by[identity]})
+            label = self._label(self._plan.agents[sender].name, number, exchange)
+            message = share(carried, self._rules[exchange].down, label)
+            if receiver == place or place == self._first_back(number, receiver):
+                rows.append(self._row(number, exchange, sender, receiver, carried, message.size, "delivered"))
+            carried, _ = packet.decode(message)
+        return carried, rows
+
+    def _first_back(self, number: int, aggregator: int) -> int:
+        return min(one for one in self._plan.round(number).returning if aggregator in self._plan.above(one))
 
 
 def _weighing(own: Knowledge, merged: Knowledge) -> Knowledge:

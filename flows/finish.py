@@ -6,10 +6,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-from .folder import RunFolder, replace_text
+from .folder import RunFolder, replace_text, replacing
 from .plan import Plan
 from .tables import write_tables
 from .versions import Versions
@@ -17,7 +16,7 @@ from .versions import Versions
 
 def finish(folder: RunFolder, plan: Plan, control: RunFolder | None) -> None:
     """Write what a finished run holds. Doing it again gives the same files."""
-    write_tables(folder, plan)
+    seconds = write_tables(folder, plan)
     if control is not None:
         _copy(control.table("metrics"), folder.table("control"))
     versions = Versions(plan)
@@ -26,21 +25,18 @@ def finish(folder: RunFolder, plan: Plan, control: RunFolder | None) -> None:
         if last is not None:
             _copy(folder.state(last, place), folder.model(agent.name))
     _summarise(folder)
-    folder.note(status="finished", finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    folder.note(status="finished", finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"), seconds=seconds)
     from .report import write_report
 
     write_report(folder.path)
 
 
 def _copy(source: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.writing")
-    temporary.unlink(missing_ok=True)
-    link: Callable[[Path, Path], object] = os.link
-    try:
-        link(source, temporary)
-    except OSError:
-        shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
+    with replacing(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
 
 
 def _summarise(folder: RunFolder) -> None:

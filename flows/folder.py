@@ -5,16 +5,33 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .reading import read_json
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Lend a path to write to, then put the file in place: a reader, or a kill, sees the old content or the new."""
+    temporary = path.with_name(f".{path.name}.writing")
+    temporary.unlink(missing_ok=True)
+    yield temporary
+    os.replace(temporary, path)
+    temporary.unlink(missing_ok=True)  # it stays where both were the same file already
+
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a text file so that a reader, or a kill at any moment, sees the old content or the new one."""
-    temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    """Write a text file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+PARTS = ("packets", "state", "rounds", "models")
+"""The folders in a run's folder; the first is the first thing that a launch makes."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +82,6 @@ class RunFolder:
         """Return the path of a committed round's rows."""
         return self.path / "rounds" / f"{number:07d}.json"
 
-    def readings(self) -> Path:
-        """Return the path of the readings of real clocks, one JSON line each."""
-        return self.path / "rounds" / "readings.jsonl"
-
     def state(self, number: int, place: int) -> Path:
         """Return the path of an agent's models as round ``number`` left them; its memories lie beside it."""
         return self.path / "state" / f"{number:07d}" / f"{place}.safetensors"
@@ -83,7 +96,7 @@ class RunFolder:
 
     def make(self) -> None:
         """Create the folders."""
-        for name in ("models", "rounds", "state", "packets"):
+        for name in PARTS:
             (self.path / name).mkdir(parents=True, exist_ok=True)
 
     def begin(self, number: int) -> None:
@@ -95,16 +108,11 @@ class RunFolder:
 
     def committed(self) -> int:
         """Return the last committed round, -1 before round 0 is."""
-        try:
-            return int(json.loads(self.checkpoint.read_text(encoding="utf-8"))["round"])
-        except FileNotFoundError:
-            return -1
+        return int(read_json(self.checkpoint).get("round", -1))
 
-    def commit(self, number: int, rows: dict[str, Any], readings: list[dict[str, Any]]) -> None:
+    def commit(self, number: int, rows: dict[str, Any]) -> None:
         """Make round ``number`` part of the run: from the moment that ``checkpoint.json`` is replaced, it is."""
         replace_text(self.rows(number), json.dumps(rows))
-        with open(self.readings(), "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(reading) + "\n" for reading in readings)
         replace_text(self.checkpoint, json.dumps({"round": number}) + "\n")
 
     def forget(self, number: int, superseded: list[tuple[int, int]], keep_packets: bool) -> None:
@@ -114,16 +122,15 @@ class RunFolder:
             if int(folder.name) <= last:
                 shutil.rmtree(folder, ignore_errors=True)
         for version, place in superseded:
-            for file in self.state(version, place).parent.glob(f"{place}.*"):
+            folder = self.state(version, place).parent
+            for file in folder.glob(f"{place}.*"):
                 file.unlink(missing_ok=True)
+            with suppress(OSError):  # others are still in it
+                folder.rmdir()
 
     def info(self) -> dict[str, Any]:
-        """Return ``run.json``, or {} before there is one."""
-        try:
-            data: dict[str, Any] = json.loads(self.run.read_text(encoding="utf-8"))
-            return data
-        except FileNotFoundError:
-            return {}
+        """Return ``run.json``, or {} before there is one. Raises ``NotARunError`` where it cannot be read."""
+        return read_json(self.run)
 
     def note(self, **values: Any) -> None:
         """Add to ``run.json``."""

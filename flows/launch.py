@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -9,6 +10,7 @@ import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,9 +19,12 @@ from .. import __version__
 from ..specs.printing import dump
 from ..specs.schema import Spec
 from .compile import agent_names, compile_spec
-from .folder import RunFolder, replace_text
+from .folder import PARTS, RunFolder, replace_text, replacing
 from .holdings import Holdings, hold
+from .lock import NAME as LOCK
+from .lock import locked
 from .plan import Plan
+from .reading import NotARunError, read_json
 
 VERSIONS = ("torch", "numpy", "pyarrow", "prefect", "pydantic", "safetensors", "scikit-learn")
 
@@ -48,25 +53,19 @@ def launch(spec: Spec, runs: Path, at: Path | None = None) -> Ready:
     """Read the data, compile the plan and write the run's folder (and its control's); do nothing twice.
 
     The folder is named after the spec and the digest of everything that can change a number, so the same spec
-    finds its interrupted run again. ``at`` names another folder. Raises ``FileExistsError`` where ``at`` holds a run of
-    another spec.
+    finds its interrupted run again. ``at`` names another folder. What an interrupted launch left half written, or
+    somebody damaged since, is written again. Raises ``FileExistsError`` where the folder holds anything else.
     """
     holdings = hold(spec, cache_folder(runs))
     plan = compile_spec(spec, holdings)
     folder = RunFolder(at or runs / f"{spec.name}-{plan.digest[:8]}")
-    known = folder.info().get("digest")
-    if known is not None and known != plan.digest:
-        raise FileExistsError(f"{folder.path} holds another run (digest {known[:8]}, this spec's is {plan.digest[:8]})")
-    if known is None:
-        _write(folder, spec, holdings, plan)
     control = None
     if spec.measure.control == "local" and plan.exchanges:
         alone = control_spec(spec)
         alone_plan = compile_spec(alone, holdings)
         control = RunFolder(runs / "controls" / f"local-{alone_plan.digest[:8]}")
-        if not control.info():
-            _write(control, alone, holdings, alone_plan)
-        folder.note(control=os.path.relpath(control.path, folder.path))
+        _make(control, alone, holdings, alone_plan)
+    _make(folder, spec, holdings, plan, control=os.path.relpath(control.path, folder.path) if control else None)
     return Ready(folder, plan, control)
 
 
@@ -88,23 +87,80 @@ def control_spec(spec: Spec) -> Spec:
     return Spec.model_validate(data)
 
 
-def _write(folder: RunFolder, spec: Spec, holdings: Holdings, plan: Plan) -> None:
+def _make(folder: RunFolder, spec: Spec, holdings: Holdings, plan: Plan, control: str | None = None) -> None:
+    """Make sure that ``folder`` is the run of ``plan``, whole, and nobody else's."""
+    known = _digest_in(folder)
+    if known is not None and known != plan.digest:
+        raise FileExistsError(f"{folder.path} holds another run (digest {known[:8]}, this spec's is {plan.digest[:8]})")
+    if known is None:
+        _refuse_foreign(folder)
+    # Only what can move without being another run: where the prepared data are, and the control.
+    facts = {"prepared": str(holdings.folder.resolve()), "control": control}
+    if not _whole(folder, plan, facts):
+        with locked(folder.path, wait=True):
+            _write(folder, spec, holdings, plan, facts)
+
+
+def _digest_in(folder: RunFolder) -> str | None:
+    """Return the digest of the run in ``folder`` as run.json or, where that is damaged, plan.json says it."""
+    for path in (folder.run, folder.plan):
+        found = _read(path).get("digest")
+        if isinstance(found, str):
+            return found
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except NotARunError:
+        return {}
+
+
+def _refuse_foreign(folder: RunFolder) -> None:
+    """Raise ``FileExistsError`` unless the folder is empty or what a launch left that was interrupted."""
+    if folder.checkpoint.exists():
+        raise FileExistsError(
+            f"{folder.path} holds rounds, and neither run.json nor plan.json says of which run; "
+            "delete it, or name another folder with --into"
+        )
+    there = folder.path.is_dir() and any(entry.name != LOCK for entry in folder.path.iterdir())
+    if (there or folder.path.is_file()) and not (folder.path / PARTS[0]).is_dir():
+        raise FileExistsError(f"{folder.path} is there and is no run; name another folder with --into")
+
+
+def _whole(folder: RunFolder, plan: Plan, facts: dict[str, Any]) -> bool:
+    """Return whether a launch was finished here and nothing was damaged since."""
+    info = _read(folder.run)
+    if info.get("digest") != plan.digest or any(info.get(key) != value for key, value in facts.items()):
+        return False
+    try:
+        with pa.memory_map(str(folder.ids)) as source:
+            pa.ipc.open_file(source)
+        pq.read_metadata(folder.table("partition"))
+        return folder.spec.exists() and Plan.read(folder.plan) == plan
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def _write(folder: RunFolder, spec: Spec, holdings: Holdings, plan: Plan, facts: dict[str, Any]) -> None:
+    """Write what a run begins with, ``run.json`` last: with it the folder is a run."""
+    before = {"status": "ready", "created": time.strftime("%Y-%m-%dT%H:%M:%S%z")} | _read(folder.run)
     folder.make()
     replace_text(folder.spec, dump(spec.model_dump(mode="json", by_alias=True)))
     plan.write(folder.plan)
     table = holdings.ids()
-    with pa.OSFile(str(folder.ids), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    pq.write_table(holdings.table(agent_names(spec)), folder.table("partition"))
-    folder.note(
-        digest=plan.digest,
-        status="ready",
-        cite=spec.recipe.cite,
-        seed=spec.seed,
-        prepared=str(holdings.folder.resolve()),
-        data_digest=holdings.digest,
-        partition_digest=holdings.partition.digest(),
-        versions={"codistill": __version__, "python": platform.python_version()} | {n: version(n) for n in VERSIONS},
-        command=sys.argv,
-        created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    )
+    with replacing(folder.ids) as path, pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as file:
+        file.write_table(table)
+    with replacing(folder.table("partition")) as path:
+        pq.write_table(holdings.table(agent_names(spec)), path)
+    info = {
+        "digest": plan.digest,
+        "cite": spec.recipe.cite,
+        "seed": spec.seed,
+        "data_digest": holdings.digest,
+        "partition_digest": holdings.partition.digest(),
+        "versions": {"codistill": __version__, "python": platform.python_version()} | {n: version(n) for n in VERSIONS},
+        "command": sys.argv,
+    }
+    replace_text(folder.run, json.dumps(before | info | facts, indent=1) + "\n")

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from .folder import replace_text
+
 Kind = Literal["start", "local", "merge", "relay"]
 
 
@@ -141,6 +143,14 @@ class Plan:
         """Return the places of those whose parent is ``place``."""
         return tuple(index for index, agent in enumerate(self.agents) if agent.parent == place)
 
+    def above(self, place: int) -> list[int]:
+        """Return the places of an agent's parent, its parent's parent, and so on to the top."""
+        found, parent = [], self.agents[place].parent
+        while parent is not None:
+            found.append(parent)
+            parent = self.agents[parent].parent
+        return found
+
     def neighbours(self, number: int) -> dict[int, list[int]]:
         """Return the links between peers that take part in round ``number``."""
         edges = self.round(number).edges
@@ -153,14 +163,20 @@ class Plan:
         return {place: sorted(others) for place, others in links.items()}
 
     def aggregating(self, number: int, tier: int) -> tuple[int, ...]:
-        """Return the places of the aggregators of ``tier`` that have anything below them in round ``number``."""
-        below: tuple[int, ...] = self.taking_part(number)
+        """Return the places of the aggregators of ``tier`` that anything comes to from below in round ``number``."""
+        below: tuple[int, ...] = (*self.taking_part(number), *self.round(number).stale)
         for level in range(tier + 1):
             above = {self.agents[place].parent for place in below}
             below = tuple(
                 place for place, agent in enumerate(self.agents) if agent.tier == level and place in above
             )
         return below
+
+    def task_runs(self, lanes: int, first: int = 0) -> int:
+        """Return how many task runs the rounds from ``first`` take on ``lanes`` workers, were everybody to take part."""
+        tiers = [agent.tier for agent in self.agents]
+        a_round = sum(min(lanes, tiers.count(stage.tier)) for stage in self.stages)
+        return a_round * (self.rounds + 1 - max(first, 1)) + (min(lanes, self.learners) if first == 0 else 0)
 
     def write(self, path: Path) -> None:
         """Write the plan as JSON, one agent, stage or round a line."""
@@ -172,7 +188,7 @@ class Plan:
                 lines.append(f'"{key}": [\n  {rows}\n]')
             else:
                 lines.append(f'"{key}": {json.dumps(value)}')
-        path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+        replace_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
     @classmethod
     def read(cls, path: Path) -> Plan:

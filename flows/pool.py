@@ -7,8 +7,14 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
+
+
+SECONDS_TO_END = 5.0
+"""How long workers that were told to end may take; then they are killed."""
 
 
 class WorkerDied(RuntimeError):
@@ -61,6 +67,7 @@ class Processes:
             stdout=subprocess.PIPE,
             text=True,
             env=environment,
+            process_group=0,  # Ctrl-C is for the process at the terminal, which then ends its workers
         )
 
     def open(self, folder: Path) -> None:
@@ -81,7 +88,7 @@ class Processes:
                 process.stdin.write(json.dumps({"folder": str(self._folder)} | request) + "\n")
                 process.stdin.flush()
                 line = process.stdout.readline()
-            except OSError:
+            except (OSError, ValueError):  # gone, or closed under our hands
                 line = ""
             if not line:
                 raise WorkerDied(f"worker {lane} (process {process.pid}) ended with status {process.wait()}")
@@ -97,19 +104,20 @@ class Processes:
         self._processes = [self._start() for _ in range(self.lanes)]
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers, in the middle of a stage if need be."""
         for process in self._processes:
-            if process.stdin is not None:
-                try:
-                    process.stdin.close()
-                except OSError:
-                    pass
+            assert process.stdin is not None
+            with suppress(OSError):
+                process.stdin.close()
+        until = time.monotonic() + SECONDS_TO_END
         for process in self._processes:
             try:
-                process.wait(timeout=5)
+                process.wait(max(until - time.monotonic(), 0.0))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
 
 
 class Here:

@@ -15,7 +15,7 @@ from ..tasks.share import EncodingChoice
 from ..tasks.sizes import exact, model_bytes, rows_bytes
 from .holdings import Holdings
 from .plan import AgentPlan, ExchangePlan
-from .rounds import Cost, cost
+from .rounds import Traffic
 
 
 def exchange_bytes(
@@ -68,11 +68,11 @@ def _sent_model(
     return known[learner.architecture]
 
 
-def learner_costs(learners: Sequence[AgentPlan], exchanges: Sequence[ExchangePlan]) -> list[Cost]:
-    """Return the simulated seconds of a round for each learner, from predicted bytes."""
+def traffic(learners: int, exchanges: Sequence[ExchangePlan]) -> list[Traffic]:
+    """Return the predicted bytes of a round for each learner."""
     return [
-        cost(agent, sum(e.up_bytes[i] for e in exchanges), sum(e.down_bytes[i] for e in exchanges))
-        for i, agent in enumerate(learners)
+        Traffic(sum(e.up_bytes[i] for e in exchanges), sum(e.down_bytes[i] for e in exchanges))
+        for i in range(learners)
     ]
 
 

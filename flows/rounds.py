@@ -22,6 +22,14 @@ class Cost:
     transfer: float
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes that a learner sends and gets in a round: to and from its aggregator, or along each link to a peer."""
+
+    up: int
+    down: int
+
+
 def cost(agent: AgentPlan, up: int, down: int) -> Cost:
     """Return the simulated seconds of one round in which ``up`` and ``down`` bytes pass the agent's link."""
     compute = agent.work / (agent.speed * 1e9) if agent.speed else 0.0
@@ -34,7 +42,7 @@ def schedule(
     seed: int,
     rounds: int,
     learners: Sequence[AgentPlan],
-    costs: Sequence[Cost],
+    traffic: Sequence[Traffic],
     participation: Participation,
     graph: Choice | None,
     central: bool,
@@ -45,13 +53,17 @@ def schedule(
     """
     made: list[RoundPlan] = []
     everybody = tuple(range(len(learners)))
-    fresh: set[int] = set()
+    links = None if graph is None else draw(seed, learners, graph, 0)
+    fresh: set[int] | None = None  # who has what was delivered last; None: nothing was yet
     late_before: tuple[int, ...] = ()
     clock = 0.0
     for number in range(1, rounds + 1):
         there = [i for i in everybody if _there(seed, learners[i], number)]
         chosen = _choose(seed, there, learners, participation, number)
-        seconds = [costs[i].compute + costs[i].transfer for i in chosen]
+        returning = tuple(i for i in chosen if central and fresh is not None and i not in fresh)
+        edges = _edges(seed, learners, graph, number)
+        passed = _passed(chosen, traffic, returning, links if edges is None else edges)
+        seconds = [_seconds(learners[i], passed[i]) for i in chosen]
         deadline = participation.deadline
         late = tuple(i for i, s in zip(chosen, seconds, strict=True) if deadline is not None and s > deadline)
         duration = max((s for s in seconds if deadline is None or s <= deadline), default=0.0)
@@ -63,14 +75,37 @@ def schedule(
                 None if chosen == everybody else chosen,
                 late,
                 stale,
-                tuple(i for i in chosen if central and number > 1 and i not in fresh),
+                returning,
                 tuple(i for i in everybody if i not in there),
-                _edges(seed, learners, graph, number),
+                edges,
                 clock,
             )
         )
-        fresh, late_before = set(chosen), late
+        late_before = late
+        if stale or len(late) < len(chosen):
+            fresh = set(chosen)
     return tuple(made)
+
+
+def _passed(
+    chosen: Sequence[int], traffic: Sequence[Traffic], returning: Sequence[int], links: Sequence[tuple[int, int]] | None
+) -> dict[int, Traffic]:
+    """Return the bytes that pass each chosen agent's link: with its aggregator, or with the peers that it has now."""
+    if links is None:
+        again = set(returning)
+        return {i: Traffic(traffic[i].up, traffic[i].down * (2 if i in again else 1)) for i in chosen}
+    sent, received = dict.fromkeys(chosen, 0), dict.fromkeys(chosen, 0)
+    for a, b in links:
+        if a in sent and b in sent:
+            for sender, receiver in ((a, b), (b, a)):
+                sent[sender] += traffic[sender].up
+                received[receiver] += traffic[sender].up
+    return {i: Traffic(sent[i], received[i]) for i in chosen}
+
+
+def _seconds(agent: AgentPlan, passed: Traffic) -> float:
+    spent = cost(agent, passed.up, passed.down)
+    return spent.compute + spent.transfer
 
 
 def _there(seed: int, agent: AgentPlan, number: int) -> bool:

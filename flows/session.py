@@ -32,8 +32,14 @@ class Session:
         self.folder, self.plan, self.pool = folder, plan, pool
         self._versions = Versions(plan)
         self._replies: dict[tuple[int, int], dict[str, Any]] = {}
-        self._began = time.perf_counter()
+        self._began = self._committed = time.perf_counter()
         self._before: dict[str, dict[int, list[list[Any]]]] = {}
+
+    @property
+    def bytes_sent(self) -> int:
+        """What the rounds that are committed sent, from before this session too."""
+        every = (json.loads(self.folder.rows(number).read_text(encoding="utf-8")) for number in range(self.next_round))
+        return sum(row[6] for rows in every for row in rows["ledger"])
 
     @property
     def next_round(self) -> int:
@@ -57,20 +63,20 @@ class Session:
         places = everybody if number == 0 else self.plan.taking_part(number)
         cohorts = _dealt(places, self.pool.lanes, lambda place: self.plan.agents[place].work)
         if (stage.last or number == 0) and self.plan.measured(number):
-            rest = sorted(self._not_measured_since(number) - set(places))
+            rest = sorted(self._not_measured_since(number) - self._versions.changed(number))
             for index, place in enumerate(rest):
                 at = index % len(cohorts)
                 cohorts[at] = Cohort(cohorts[at].places, (*cohorts[at].measured, place))
         return cohorts
 
     def _not_measured_since(self, number: int) -> set[int]:
-        """Learners that a round changed after the last measurement before ``number``."""
+        """Agents that a round changed after the last measurement before ``number``."""
         changed: set[int] = set()
         for earlier in range(number - 1, 0, -1):
             if self.plan.measured(earlier):
                 break
-            changed |= {place for place in self._versions.changed(earlier) if place < self.plan.learners}
-        return changed
+            changed |= self._versions.changed(earlier)
+        return {place for place in changed if self.plan.agents[place].test_samples and self.plan.agents[place].model}
 
     def perform(self, number: int, stage_index: int, lane: int, cohort: Cohort) -> None:
         """Do one cohort's stage; its rows wait for :meth:`commit`."""
@@ -86,7 +92,6 @@ class Session:
 
     def commit(self, number: int) -> dict[str, Any]:
         """Make the round part of the run and return its accuracy, worst accuracy and bytes."""
-        replies = [self._replies[key] for key in sorted(self._replies)]
         rows: dict[str, list[list[Any]]] = {name: [] for name in ("metrics", "ledger", "memory")}
         for name, gathered in rows.items():
             by_stage: dict[int, list[list[Any]]] = {}
@@ -97,18 +102,9 @@ class Session:
         if self.plan.measured(number):
             rows["metrics"] = self._carried("metrics", number, rows["metrics"])
         rows["memory"] = self._carried("memory", number, rows["memory"])
-        readings = [
-            {
-                "round": number,
-                "stage": (self.plan.start if stage == START else self.plan.stages[stage]).name,
-                "cohort": str(lane + 1),
-                "started": reply["started"],
-                "seconds": reply["seconds"],
-                "cpu_seconds": reply["cpu_seconds"],
-            }
-            for (stage, lane), reply in sorted(self._replies.items())
-        ]
-        self.folder.commit(number, rows, readings)
+        now = time.perf_counter()
+        self.folder.commit(number, rows | {"timings": self._timings(), "seconds": now - self._committed})
+        self._committed = now
         superseded = []
         if number > 0:
             for place in self._versions.changed(number):
@@ -116,7 +112,15 @@ class Session:
                 if version is not None:
                     superseded.append((version, place))
         self.folder.forget(number, superseded, keep_packets=any(r.stale for r in self.plan.schedule))
-        return figures(self.plan, rows) | {"seconds": sum(reply["seconds"] for reply in replies)}
+        return figures(self.plan, rows)
+
+    def _timings(self) -> list[list[Any]]:
+        """Return the round's readings of real clocks, in the columns of timings.parquet after ``round``."""
+        stages = {START: self.plan.start} | dict(enumerate(self.plan.stages))
+        return [
+            [stages[stage].name, str(lane + 1), reply["started"], reply["seconds"], reply["cpu_seconds"]]
+            for (stage, lane), reply in sorted(self._replies.items())
+        ]
 
     def _carried(self, table: str, number: int, fresh: list[list[Any]]) -> list[list[Any]]:
         """Add, for agents that nothing changed since, the rows of before; working memory is empty again."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..tasks.agent import Agent, Context
+from ..tasks.knowledge import Knowledge
 from ..tasks.measure import measure
 from ..tasks.memory import KINDS
 from ..tasks.operations import OPERATIONS
@@ -69,8 +70,7 @@ class Worker:
         if stage.receives is not None:
             context = self._context(number, place=f"aggregate.{stage.receives}")
             received = self._post.received(agent, place, number, stage.receives, context)
-            if received is not None:
-                agent.memory.hold("working", "received", received, number)
+            _receive(agent, received, number)
         for step in stage.steps:
             if step.parameters.get("who", "learners") != "aggregators":
                 self._do(step, agent, number)
@@ -88,7 +88,7 @@ class Worker:
             if missed is None:
                 continue
             rows.ledger += sent
-            agent.memory.hold("working", "received", missed, number)
+            _receive(agent, missed, number)
             after = next(s for s in self._plan.stages if s.kind == "local" and s.receives == index)
             for step in after.steps:
                 if step.operation in ("store", "absorb", "forget") and step.parameters.get("who") != "aggregators":
@@ -104,7 +104,7 @@ class Worker:
         else:
             total = self._post.passed_down(place, number, stage.receives)
         if total is not None:
-            agent.memory.hold("working", "received", total, number)
+            _receive(agent, total, number)
             if agent.models and (stage.kind == "relay" or top or stage.own):
                 for step in stage.steps:
                     self._do(step, agent, number)
@@ -143,3 +143,13 @@ class Worker:
             if size:
                 held.append([place, kind, items, size])
         return held
+
+
+def _receive(agent: Agent, knowledge: Knowledge | None, number: int) -> None:
+    """Put what an agent received in the place of what an exchange before this one brought, even if it is nothing."""
+    held = {key: item for key, item in agent.memory.items("working").items() if key != "received"}
+    agent.memory.drop("working")
+    for key, item in held.items():
+        agent.memory.hold("working", key, item.knowledge, item.round)
+    if knowledge is not None:
+        agent.memory.hold("working", "received", knowledge, number)

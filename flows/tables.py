@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .folder import RunFolder
+from .folder import RunFolder, replacing
 from .plan import Plan
 from .rounds import Cost, cost
 
@@ -70,13 +70,13 @@ TIMINGS = pa.schema(
 )
 
 
-def write_tables(folder: RunFolder, plan: Plan) -> None:
-    """Write metrics, ledger, memory, clock and timings for the rounds that are committed."""
-    last = folder.committed()
-    writers = {
-        name: _Writer(folder, name, schema)
-        for name, schema in (("metrics", METRICS), ("ledger", LEDGER), ("memory", MEMORY), ("clock", CLOCK))
-    }
+SCHEMAS = {"metrics": METRICS, "ledger": LEDGER, "memory": MEMORY, "clock": CLOCK, "timings": TIMINGS}
+
+
+def write_tables(folder: RunFolder, plan: Plan) -> float:
+    """Write the tables of the rounds that are committed; return the seconds that these rounds took."""
+    last, seconds = folder.committed(), 0.0
+    writers = {name: _Writer(folder, name, schema) for name, schema in SCHEMAS.items()}
     for number in range(last + 1):
         rows = json.loads(folder.rows(number).read_text(encoding="utf-8"))
         agents = plan.agents
@@ -91,12 +91,11 @@ def write_tables(folder: RunFolder, plan: Plan) -> None:
         writers["memory"].add([number, agents[p].name, agents[p].role, *rest] for p, *rest in rows["memory"])
         if number > 0:
             writers["clock"].add(clock_rows(plan, number, rows["ledger"]))
+        writers["timings"].add([number, *row] for row in rows["timings"])
+        seconds += rows["seconds"]
     for writer in writers.values():
         writer.close()
-    readings = [json.loads(line) for line in folder.readings().read_text(encoding="utf-8").splitlines()]
-    timings = _Writer(folder, "timings", TIMINGS)
-    timings.add([reading[name] for name in TIMINGS.names] for reading in readings)
-    timings.close()
+    return seconds
 
 
 def clock_rows(plan: Plan, number: int, ledger: list[list[Any]]) -> Iterator[list[Any]]:
@@ -131,6 +130,5 @@ class _Writer:
         self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
 
     def close(self) -> None:
-        temporary = self._path.with_name(f".{self._path.name}.writing")
-        pq.write_table(pa.Table.from_batches(self._batches, self._schema).combine_chunks(), temporary)
-        temporary.replace(self._path)
+        with replacing(self._path) as temporary:
+            pq.write_table(pa.Table.from_batches(self._batches, self._schema).combine_chunks(), temporary)

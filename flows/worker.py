@@ -1,16 +1,19 @@
 """A worker process: one thread, one JSON line in for each stage, one JSON line out.
 
-Started as ``python -m codistill.flows.worker``. It ends when its standard input does, so no worker outlives
-the process that started it.
+Started as ``python -m codistill.flows.worker``. It ends when its standard input does, in the middle of a stage if
+need be, so no worker outlives the process that started it or writes into a run that somebody else has taken up.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import queue
 import sys
+import threading
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +44,30 @@ def answer(worker: Any, request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _requests() -> Iterator[str]:
+    """Yield the lines of standard input as they come; end the process when there are no more."""
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
+    while True:
+        yield lines.get()
+
+
 def main() -> None:
     """Answer requests until there are no more. A request for another run's folder opens that run."""
     # Whatever a library prints must not be taken for an answer: answers get the real standard output.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    worker, opened = None, None
+    worker, opened, requests = None, None, _requests()
     try:
         import torch  # noqa: F401  # imported while the parent still reads its data
 
-        for line in sys.stdin:
+        for line in requests:
             request = json.loads(line)
             if request["folder"] != opened:
                 opened = request["folder"]
@@ -60,7 +77,7 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001  # the parent says it in its own words; the trace goes with it
         answers.write(json.dumps({"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}) + "\n")
         answers.flush()
-        raise SystemExit(1) from None
+        os._exit(1)  # the thread that listens holds standard input, so an orderly end would wait for it
 
 
 if __name__ == "__main__":

@@ -33,8 +33,14 @@ class Label:
     progress: float = 0.0
 
 
-def encode(knowledge: Knowledge, encoding: str, parameters: Parameters, label: Label) -> pa.Buffer:
-    """Return the Arrow IPC stream of ``knowledge`` under ``encoding``; its size is what the ledger counts."""
+def encode(
+    knowledge: Knowledge, encoding: str, parameters: Parameters, label: Label, reference: Knowledge | None = None
+) -> pa.Buffer:
+    """Return the Arrow IPC stream of ``knowledge`` under ``encoding``; its size is what the ledger counts.
+
+    ``reference``: models that sender and receiver both hold. Under ``svd`` the difference from them is factored: what
+    training changed has few directions, the weights themselves have not (Wu et al. 2022 factor gradients).
+    """
     head = {
         "form": knowledge.form,
         "encoding": encoding,
@@ -44,6 +50,9 @@ def encode(knowledge: Knowledge, encoding: str, parameters: Parameters, label: L
         "exchange": str(label.exchange),
     }
     if isinstance(knowledge, Models):
+        if encoding == "svd" and isinstance(reference, Models):
+            knowledge = _combined(knowledge, reference, -1.0)
+            head["against"] = "reference"
         batch = _models_batch(knowledge, encoding, parameters, label.progress)
     else:
         batch = _rows_batch(knowledge, encoding, parameters)
@@ -55,11 +64,23 @@ def encode(knowledge: Knowledge, encoding: str, parameters: Parameters, label: L
     return sink.getvalue()
 
 
-def decode(source: pa.Buffer | bytes) -> tuple[Knowledge, Mapping[str, str]]:
-    """Return the knowledge in an Arrow IPC stream and what is written on it."""
+def decode(
+    source: pa.Buffer | bytes, reference: Knowledge | None = None
+) -> tuple[Knowledge, Mapping[str, str]]:
+    """Return the knowledge in an Arrow IPC stream and what is written on it.
+
+    ``reference``: what :func:`encode` was given; ``ValueError`` where the packet needs one and there is none.
+    """
     table = pa.ipc.open_stream(source).read_all()
     head = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-    return (_models(table) if head["form"] == "parameters" else _rows(table, head)), head
+    if head["form"] != "parameters":
+        return _rows(table, head), head
+    models = _models(table)
+    if "against" in head:
+        if not isinstance(reference, Models):
+            raise ValueError(f"a packet of {head['sender']} is a difference from models that are not at hand")
+        models = _combined(models, reference, 1.0)
+    return models, head
 
 
 def write(path: Path, buffer: pa.Buffer) -> None:
@@ -68,10 +89,22 @@ def write(path: Path, buffer: pa.Buffer) -> None:
         file.write(buffer)
 
 
-def read(path: Path) -> Knowledge:
-    """Return the knowledge in the packet at ``path``."""
+def read(path: Path, reference: Knowledge | None = None) -> Knowledge:
+    """Return the knowledge in the packet at ``path``, with the ``reference`` that it was encoded against."""
     with pa.memory_map(str(path)) as source:
-        return decode(source.read_buffer())[0]
+        return decode(source.read_buffer(), reference)[0]
+
+
+def _combined(models: Models, reference: Models, sign: float) -> Models:
+    """Return ``models`` plus ``sign`` times the reference's models of the same architecture, where it has them."""
+    tensors = {
+        identity: {
+            name: value + sign * reference.tensors[identity][name] if identity in reference.tensors else value
+            for name, value in group.items()
+        }
+        for identity, group in models.tensors.items()
+    }
+    return Models(tensors, models.samples_by)
 
 
 def _matrix(values: np.ndarray) -> pa.Array:

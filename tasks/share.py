@@ -33,6 +33,8 @@ class Share(Parameters):
     )
 
 
-def share(knowledge: Knowledge, encoding: Choice, label: packet.Label) -> pa.Buffer:
+def share(
+    knowledge: Knowledge, encoding: Choice, label: packet.Label, reference: Knowledge | None = None
+) -> pa.Buffer:
     """Knowledge becomes one Arrow message, encoded as the step says, and goes along the pattern's links."""
-    return packet.encode(knowledge, encoding.name, encoding.parameters, label)
+    return packet.encode(knowledge, encoding.name, encoding.parameters, label, reference)

@@ -31,5 +31,5 @@ def numpy_stream(seed: int, *names: str | int) -> np.random.Generator:
 
 
 def torch_stream(seed: int, *names: str | int) -> torch.Generator:
-    """Return the torch CPU generator of the stream at ``names``."""
+    """Return the torch CPU generator of the stream at ``names``. It takes in 32 bits of the seed."""
     return torch.Generator().manual_seed(seed_of(seed, *names))

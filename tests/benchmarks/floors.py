@@ -124,9 +124,9 @@ def truncated(state: State, share: float) -> State:
 # Each method yields, after each round, the agents' models.
 
 
-def fedavg(agents: list[Agent], rounds: int) -> Iterator[list[Net]]:
+def fedavg(agents: list[Agent], rounds: int, start: Net | None = None) -> Iterator[list[Net]]:
     """Yield the one model that all agents have: the mean of what they trained, weighted by samples."""
-    net = Net()
+    net = start or Net()
     total = sum(len(agent.y) for agent in agents)
     state = {key: value.clone() for key, value in net.state_dict().items()}
     for _ in range(rounds):

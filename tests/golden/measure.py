@@ -1,0 +1,62 @@
+"""What the golden tests measure, and the command that writes it down: python -m codistill.tests.golden.measure."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from codistill.flows.drive import run_plainly
+from codistill.flows.launch import launch
+from codistill.flows.live import SilentProgress
+from codistill.flows.pool import Here
+from codistill.flows.session import open_session
+from codistill.flows.summary import summary
+from codistill.flows.tables import write_tables
+from codistill.specs.library import spec_names
+from codistill.specs.load import load_specs
+
+GOLDEN = Path(__file__).with_name("golden.json")
+PATTERNS = {
+    "distributed": "distributed",
+    "hierarchical": "{hierarchical: {tiers: [{name: edge, count: 4}, {name: cloud}]}}",
+    "decentralized": "{decentralized: {graph: {k-regular: {degree: 4}}}}",
+}
+ROUNDS = 5
+
+
+def names() -> list[str]:
+    """Return the shipped specs of the setting fl."""
+    return [name for name in spec_names() if name.startswith("fl/")]
+
+
+def measured(name: str, pattern: str, runs: Path) -> dict[str, Any]:
+    """Run a shipped spec for a few rounds in this process and return what is held against the golden values."""
+    said = [f"rounds={ROUNDS}", "measure.control=none", f"pattern={PATTERNS[pattern]}", "measure.metrics=[accuracy, cross_entropy]"]
+    (loaded,) = load_specs(name, said)
+    ready = launch(loaded.value, runs)
+    session = open_session(ready.folder, Here())
+    run_plainly(session, SilentProgress())
+    write_tables(ready.folder, session.plan)
+    found = summary(ready.folder.path)
+    rows = json.loads(ready.folder.rows(ROUNDS).read_text())["metrics"]
+    losses = [value for _, metric, value, _ in rows if metric == "cross_entropy"]
+    return {
+        "accuracy": round(found["accuracy"], 4),
+        "cross_entropy": round(sum(losses) / len(losses), 4),
+        "bytes": found["bytes"],
+        "packets": found["packets"],
+    }
+
+
+def main() -> None:
+    """Write golden.json anew. To be looked at line by line in a review: a change here is a change of a method."""
+    with tempfile.TemporaryDirectory() as folder:
+        golden = {f"{n} {p}": measured(n, p, Path(folder)) for n in names() for p in PATTERNS}
+    lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in golden.items())
+    GOLDEN.write_text("{\n" + lines + "\n}\n")
+
+
+if __name__ == "__main__":
+    main()
