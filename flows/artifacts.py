@@ -32,7 +32,8 @@ class Artifacts:
         self._control = session.folder is ready.control
         self._key = _key(f"{session.plan.name}-{session.plan.digest[:8]}")
         self._updated = time.monotonic()
-        made: Any = create_progress_artifact(0.0, key=f"{self._key}-progress", description=f"Rounds of {session.plan.name}")
+        about = f"Rounds of {session.plan.name}"
+        made: Any = create_progress_artifact(0.0, key=f"{self._key}-progress", description=about)
         self._progress: UUID = made
         if not self._control:
             create_markdown_artifact(
@@ -55,16 +56,20 @@ class Artifacts:
         results = Results.read(self._folder.path)
         sent = results.cumulative_bytes(range(self._plan.rounds + 1))
         table = [
-            {"round": at.round, "accuracy": at.total, "mean": at.mean, "worst": at.worst, "bytes so far": sent.get(at.round, 0)}
+            {"round": at.round, "accuracy": at.total, "mean": at.mean, "worst": at.worst}
+            | {"bytes so far": sent.get(at.round, 0)}
             for at in results.accuracy_by_round()
         ]
         create_table_artifact(table, key=f"{self._key}-rounds", description="Accuracy and bytes by round")
-        from .drawing import LIGHT, Palette, _save
+        from .drawing import png
         from .pictures import accuracy_by_round
 
-        picture = base64.b64encode(_save(accuracy_by_round(results), Palette(LIGHT), "png")).decode()
+        drawn = accuracy_by_round(results)
+        assert drawn is not None  # a finished run is measured
+        picture = base64.b64encode(png(drawn)).decode()
         create_markdown_artifact(
-            f"![accuracy by round](data:image/png;base64,{picture})\n\nThe whole report: `{self._folder.path / 'report.html'}`\n",
+            f"![accuracy by round](data:image/png;base64,{picture})\n\n"
+            f"The whole report: `{self._folder.path / 'report.html'}`\n",
             key=f"{self._key}-accuracy",
             description="Accuracy by round",
         )

@@ -12,13 +12,18 @@ from .holdings import Holdings, hold
 from .launch import cache_folder
 
 
-def checked_holdings(variants: list[Loaded[Spec]], runs: Path) -> list[Holdings]:
-    """Return who holds what in each variant. Raises ``SpecError`` with all that is wrong in any of them."""
+def refuse_wrong(variants: list[Loaded[Spec]]) -> None:
+    """Raise ``SpecError`` with all that can be told to be wrong without reading the data; write nothing."""
     problems = [problem for variant in variants for problem in check(variant)]
     if problems:
         raise SpecError(problems)
+
+
+def checked_holdings(variants: list[Loaded[Spec]], runs: Path) -> list[Holdings]:
+    """Return who holds what in each variant. Raises ``SpecError`` with all that is wrong in any of them."""
+    refuse_wrong(variants)
     found: list[Holdings] = []
-    problems = []
+    problems: list[Problem] = []
     for variant in variants:
         try:
             holdings = hold(variant.value, cache_folder(runs))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, NoReturn, Optional
 
 import typer
 
@@ -41,7 +41,10 @@ def run(
     from .command_run import run_command
 
     said = [*(overrides or []), *([f"engine.workers={workers}"] if workers else [])]
-    run_command(spec, said, runs, into, without_prefect, quiet)
+    try:
+        run_command(spec, said, runs, into, without_prefect, quiet)
+    except KeyboardInterrupt:
+        _end("interrupted; the same command goes on from the last finished round", 130)
 
 
 @app.command()
@@ -92,36 +95,48 @@ def schema(
 
     text = json.dumps(json_schema(), indent=1)
     if check is not None:
+        if not check.is_file():
+            _end(f"there is no file {check}")
         if check.read_text(encoding="utf-8").rstrip("\n") != text:
-            _fail(f"{check} is not what `codistill schema` prints; write it again")
+            _end(f"{check} is not what `codistill schema` prints; write it again")
         return
     print(text)
 
 
-def _fail(sentence: str) -> None:
+def _end(sentence: str, status: int = 2) -> NoReturn:
     print(sentence, file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(status)
 
 
 def main() -> None:
-    """Run the command line: 0 done, 2 wrong input (one sentence a mistake), 130 interrupted."""
-    from .pool import StageFailed
-    from .reading import NotARunError
-
+    """Run the command line: 0 done, 1 failed, 2 wrong input (one sentence a mistake), 130 interrupted."""
     try:
         app()
-    except SpecError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from None
-    except NotARunError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from None
-    except StageFailed as error:
-        print(f"a stage failed in a worker: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last finished round", file=sys.stderr)
-        raise SystemExit(130) from None
+        _end("interrupted", 130)
+    except Exception as error:
+        said = _said(error)
+        if said is None:
+            raise
+        _end(*said)
+
+
+def _said(error: Exception) -> tuple[str, int] | None:
+    """Return the sentence and the status for what can go wrong; None for what cannot, which is a bug."""
+    from .lock import InUseError
+    from .pool import StageError, WorkerDiedError
+    from .reading import NotARunError
+    from .server import ServerError
+
+    if isinstance(error, (SpecError, NotARunError, InUseError)):
+        return str(error), 2
+    if isinstance(error, StageError):
+        return f"a stage failed in a worker: {error}", 1
+    if isinstance(error, WorkerDiedError):
+        return f"{error}, again and again; the same command goes on from the last finished round", 1
+    if isinstance(error, (ServerError, PermissionError)):
+        return str(error), 1
+    return None
 
 
 if __name__ == "__main__":

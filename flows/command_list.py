@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from typing import Any
 
-from ..specs.schema import OPERATIONS
-from ..specs.library import find_spec, recipe_names, spec_names, RECIPES
+from ..specs.library import RECIPES, find_spec, recipe_names, spec_names
 from ..specs.tree import plain, read
 from ..tasks.absorb import ABSORBS
 from ..tasks.aggregate import AGGREGATES
@@ -15,6 +15,7 @@ from ..tasks.encoding import ENCODINGS
 from ..tasks.extract import EXTRACTS
 from ..tasks.measure import METRICS
 from ..tasks.models import MODELS
+from ..tasks.operations import OPERATIONS
 from ..tasks.optimizers import OPTIMIZERS
 from ..tasks.patterns import GRAPHS, PATTERNS
 from ..tasks.registry import Registry
@@ -23,7 +24,7 @@ from ..tasks.terms import TERMS
 Lines = Iterable[tuple[str, str]]
 
 
-def _of(registry: Registry[Callable[..., object]]) -> Callable[[], Lines]:
+def _of(registry: Registry[Any]) -> Callable[[], Lines]:
     return lambda: ((entry.name, entry.sentence) for entry in registry)
 
 
@@ -38,7 +39,8 @@ def _specs() -> Lines:
         node, _ = read(find_spec(name))
         data = plain(node) if node is not None else {}
         recipe = data["recipe"] if isinstance(data["recipe"], str) else data["recipe"].get("use", "its own steps")
-        yield name, f"{recipe}, {sum(group.get('count', 1) for group in data['agents'])} agents, {data['rounds']} rounds"
+        agents = sum(group.get("count", 1) for group in data["agents"])
+        yield name, f"{recipe}, {agents} agents, {data['rounds']} rounds"
 
 
 def _operations() -> Lines:

@@ -36,7 +36,8 @@ def plan_command(name: str, overrides: list[str], runs: Path) -> None:
 def show_plan(console: Console, loaded: Loaded[Spec], holdings: Holdings) -> None:
     """Print one plan."""
     spec, plan = loaded.value, compile_spec(loaded.value, holdings)
-    console.print(f"{plan.name}: {plan.recipe}, {plan.pattern}, {plural(plan.rounds, 'round')}, seed {plan.seed}", style="bold", markup=False)
+    title = f"{plan.name}: {plan.recipe}, {plan.pattern}, {plural(plan.rounds, 'round')}, seed {plan.seed}"
+    console.print(title, style="bold", markup=False)
     console.print(_agents(plan))
     console.print(_stages(plan, workers_of(spec)))
     console.print(_links(plan))
@@ -51,7 +52,7 @@ def show_plan(console: Console, loaded: Loaded[Spec], holdings: Holdings) -> Non
 
 
 def _agents(plan: Plan) -> Table:
-    table = Table("agents", "role", "model", "samples", "computes a round", box=None, header_style="dim", pad_edge=False)
+    table = _table("agents", "role", "model", "samples", "computes a round")
     for (group, role), members in groupby(plan.agents, key=lambda agent: (agent.group, agent.role)):
         some = list(members)
         samples = [agent.samples for agent in some]
@@ -63,34 +64,41 @@ def _agents(plan: Plan) -> Table:
 
 
 def _stages(plan: Plan, lanes: int) -> Table:
-    table = Table("stages of a round", "who", "agents", "task runs", box=None, header_style="dim", pad_edge=False)
+    table = _table("stages of a round", "who", "agents", "task runs")
     total = 0
     for stage in plan.stages:
         who = [agent for agent in plan.agents if agent.tier == stage.tier]
         runs = min(lanes, len(who))
         total += runs
         table.add_row(stage.name, who[0].role, str(len(who)), str(runs))
-    table.add_row("all", "", "", f"{total} a round, {total * plan.rounds} in {plural(plan.rounds, 'round')}")
+    table.add_row("all, and the start", "", "", f"{total} a round, {plan.task_runs(lanes)} in all")
     return table
 
 
+def _table(*columns: str) -> Table:
+    return Table(*columns, box=None, header_style="dim", pad_edge=False)
+
+
 def _range(values: tuple[int, ...]) -> str:
-    return bytes_text(min(values)) if min(values) == max(values) else f"{bytes_text(min(values))} to {bytes_text(max(values))}"
+    least, most = bytes_text(min(values)), bytes_text(max(values))
+    return least if min(values) == max(values) else f"{least} to {most}"
 
 
 def _links(plan: Plan) -> Table:
-    table = Table("exchanged", "each link up", "each link down", "a round, if all take part", "held by an agent", box=None, header_style="dim", pad_edge=False)
+    table = _table("exchanged", "each link up", "each link down", "a round, if all take part", "held by an agent")
     for exchange in plan.exchanges:
         most = "" if exchange.exact else "at most "
         central = len(plan.agents) > plan.learners
         if central:
-            total = sum(exchange.up_bytes) + sum(exchange.down_bytes) + _between_tiers(plan, exchange.up_bytes, exchange.down_bytes)
+            up, down = exchange.up_bytes, exchange.down_bytes
+            total = sum(up) + sum(down) + _between_tiers(plan, up, down)
         else:
             degree = {place: len(others) for place, others in plan.neighbours(1).items()}
             total = sum(size * degree.get(place, 0) for place, size in enumerate(exchange.up_bytes))
-        held = "replaces the model" if exchange.form == "parameters" else _range(exchange.down_bytes if central else exchange.up_bytes)
-        down = most + _range(exchange.down_bytes) if central else "(peers: as up)"
-        table.add_row(exchange.form, most + _range(exchange.up_bytes), down, most + bytes_text(total), held)
+        arrives = _range(exchange.down_bytes if central else exchange.up_bytes)
+        held = "replaces the model" if exchange.form == "parameters" else arrives
+        back = most + _range(exchange.down_bytes) if central else "(peers: as up)"
+        table.add_row(exchange.form, most + _range(exchange.up_bytes), back, most + bytes_text(total), held)
     if not plan.exchanges:
         table.add_row("nothing", "", "", "0 B", "")
     return table

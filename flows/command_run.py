@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from ..specs.document import Loaded
 from ..specs.load import load_specs
 from ..specs.schema import Spec
 from . import server
-from .checked import checked_holdings
-from .drive import run_plainly
-from .finish import finish
+from .checked import checked_holdings, refuse_wrong
+from .drive import doing, run_plainly
 from .launch import Ready, launch, workers_of
 from .live import Progress, choose
+from .lock import locked
 from .pool import Pool, Processes
-from .session import open_session
 from .text import bytes_text, value_text
 
 
@@ -29,6 +30,7 @@ def run_command(
     variants = load_specs(name, overrides)
     if into is not None and len(variants) > 1:
         _refuse(f"--into names one folder, and the sweep has {len(variants)} runs")
+    refuse_wrong(variants)
     # The three slow things start side by side: Prefect's server, the workers' torch, and (here) the data.
     with _server(without_prefect) as embedded, _workers(variants) as pool:
         checked_holdings(variants, runs)
@@ -39,7 +41,7 @@ def run_command(
             if embedded is not None:
                 embedded.wait()
         for one in ready:
-            with contextlib.closing(choose(quiet=quiet)) as progress:
+            with locked(one.folder.path), contextlib.closing(choose(quiet=quiet)) as progress:
                 if without_prefect:
                     plainly(one, pool, progress)
                 else:
@@ -52,10 +54,9 @@ def _launched(spec: Spec, runs: Path, into: Path | None) -> Ready:
         return launch(spec, runs, into)
     except FileExistsError as error:
         _refuse(str(error))
-        raise
 
 
-def _refuse(sentence: str) -> None:
+def _refuse(sentence: str) -> NoReturn:
     print(sentence, file=sys.stderr)
     raise SystemExit(2)
 
@@ -83,13 +84,9 @@ def _workers(variants: list[Loaded[Spec]]) -> Iterator[Pool]:
 
 def plainly(ready: Ready, pool: Pool, progress: Progress) -> None:
     """Do a run and its control without Prefect, by the same functions."""
-    for part in [part for part in (ready.control, ready.folder) if part is not None]:
-        session = open_session(part, pool)
-        part.note(status="running")
-        title = f"{session.plan.name}: {session.plan.recipe}, {session.plan.pattern}"
-        progress.started(title, session.plan.rounds, session.next_round)
-        run_plainly(session, progress)
-        finish(part, session.plan, ready.control if part is ready.folder else None)
+    for part in ready.left:
+        with doing(part, ready, pool, progress) as session:
+            run_plainly(session, progress)
 
 
 def _with_prefect(ready: Ready, runs: Path, pool: Pool, progress: Progress, embedded: bool) -> None:
@@ -105,8 +102,6 @@ def _with_prefect(ready: Ready, runs: Path, pool: Pool, progress: Progress, embe
 
 
 def _tell(ready: Ready, quiet: bool) -> None:
-    import json
-
     if quiet:
         print(ready.folder.path)
         return

@@ -143,8 +143,19 @@ def _aggregators(topology: Topology, holdings: Holdings, classes: int, learners:
             identity = architecture(one.model.name, one.model.parameters, holdings.input_shape, classes).name
         parent = None if one.parent is None else learners + one.parent
         made.append(
-            AgentPlan(one.name, one.tier_name, one.tier_name, one.tier, parent, model, identity, "shared", 0,
-                      tested if model else 0, 0.0)  # fmt: skip
+            AgentPlan(
+                one.name,
+                one.tier_name,
+                one.tier_name,
+                one.tier,
+                parent,
+                model,
+                identity,
+                "shared",
+                0,
+                tested if model else 0,
+                0.0,
+            )  # fmt: skip
         )
     return made
 
@@ -247,9 +258,13 @@ def stage_plans(recipe: Recipe, topology: Topology, central: bool) -> tuple[Stag
         final = index == len(parts) - 2
         for tier in range(topology.tiers):
             name = f"aggregate at {_tier_name(topology, tier)}"
-            made.append(StagePlan(name, "merge", tier, after, index, index, own=own and tier < top, last=final and tier == top))
+            at_top = tier == top
+            made.append(
+                StagePlan(name, "merge", tier, after, index, index, own=own and not at_top, last=final and at_top)
+            )
         for tier in range(top - 1, -1, -1):
-            made.append(StagePlan(f"pass on at {_tier_name(topology, tier)}", "relay", tier, after, index, index, last=final))
+            name = f"pass on at {_tier_name(topology, tier)}"
+            made.append(StagePlan(name, "relay", tier, after, index, index, last=final))
     return start, tuple(made)
 
 

@@ -188,6 +188,11 @@ def _raster(picture: Picture) -> str:
     )
 
 
+def png(picture: Picture) -> bytes:
+    """Give a picture as a PNG for a light page."""
+    return _save(picture, Palette(LIGHT), "png")
+
+
 def figure_markup(picture: Picture, largest_svg: int = LARGEST_SVG) -> str:
     """Give a picture as a `<figure>` with its title, its drawing and its caption."""
     drawn = _save(picture, Palette(TOKENS), "svg").decode()

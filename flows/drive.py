@@ -2,16 +2,52 @@
 
 from __future__ import annotations
 
-import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext
 
+from .finish import finish
+from .folder import RunFolder
+from .launch import Ready
 from .live import Progress
-from .pool import WorkerDied
-from .session import Cohort, Session
+from .lock import InUseError, locked
+from .pool import Pool, StageError, WorkerDiedError
+from .session import Cohort, Session, open_session
 
 TRIES = 3
 """How often a round is begun before a dying worker ends the run."""
+
+
+@contextmanager
+def doing(part: RunFolder, ready: Ready, pool: Pool, progress: Progress) -> Iterator[Session]:
+    """Open the run, or its control, that lies in ``part``; finish it when its rounds are done."""
+    control = part is ready.control
+    with _shared(part, progress) if control else nullcontext():
+        session = open_session(part, pool)
+        plan = session.plan
+        part.note(status="running", workers=pool.lanes)
+        if session.next_round <= plan.rounds:
+            title = "the control, each agent alone" if control else f"{plan.recipe}, {plan.pattern}"
+            progress.started(f"{ready.plan.name}: {title}", plan.rounds, session.next_round)
+        try:
+            yield session
+        except (StageError, WorkerDiedError):
+            part.note(status="failed")
+            raise
+        finish(part, plan, None if control else ready.control)
+
+
+@contextmanager
+def _shared(control: RunFolder, progress: Progress) -> Iterator[None]:
+    """Have a control to oneself. Runs that differ in what is exchanged share one, so another may be doing it."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(control.path))
+        except InUseError as use:
+            progress.note(f"waiting: {use}")
+            held.enter_context(locked(control.path, wait=True))
+        yield
 
 
 def do_stage(session: Session, number: int, stage_index: int, cohorts: list[Cohort], progress: Progress) -> None:
@@ -22,9 +58,13 @@ def do_stage(session: Session, number: int, stage_index: int, cohorts: list[Coho
         done = [
             threads.submit(session.perform, number, stage_index, lane, cohort) for lane, cohort in enumerate(cohorts)
         ]
-        for count, future in enumerate(done, start=1):
-            future.result()
-            progress.stage(number, name, count, len(cohorts))
+        try:
+            for count, future in enumerate(done, start=1):
+                future.result()
+                progress.stage(number, name, count, len(cohorts))
+        except KeyboardInterrupt:  # what is left of the stage may take long, and will be done again
+            session.pool.close()
+            raise
 
 
 def do_round(session: Session, number: int, progress: Progress) -> None:
@@ -37,7 +77,7 @@ def do_round(session: Session, number: int, progress: Progress) -> None:
                 if any(cohort.places or cohort.measured for cohort in cohorts):
                     do_stage(session, number, index, cohorts, progress)
             return
-        except WorkerDied as death:
+        except WorkerDiedError as death:
             if attempt == TRIES:
                 raise
             progress.note(f"{death}; round {number} is done again")
@@ -49,7 +89,7 @@ class Meter:
 
     def __init__(self, session: Session, progress: Progress) -> None:
         self._session, self._progress = session, progress
-        self._bytes = 0
+        self._bytes = session.bytes_sent
         self._started = time.perf_counter()
 
     def commit(self, number: int) -> None:
@@ -67,4 +107,3 @@ def run_plainly(session: Session, progress: Progress) -> None:
     for number in range(session.next_round, session.plan.rounds + 1):
         do_round(session, number, progress)
         meter.commit(number)
-    sys.stdout.flush()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import TypeAdapter
@@ -20,6 +20,7 @@ from ..tasks.extract import EXTRACTS, Extract
 from ..tasks.knowledge import FORMS, Knowledge, Models, Rows
 from ..tasks.memory import Kind
 from ..tasks.share import EncodingChoice, share
+from . import references
 from .folder import RunFolder
 from .plan import ExchangePlan, Plan
 from .versions import Versions
@@ -28,15 +29,24 @@ HELD_AS: dict[str, Kind] = {"tensor": "procedural", "sample": "episodic", "class
 """Where an aggregator remembers what it delivered, by what the form is keyed by."""
 
 
+PLAIN = EncodingChoice.model_validate("float32")
+
+
 class _Rules:
     """An exchange's parameters, parsed once."""
 
-    def __init__(self, exchange: ExchangePlan) -> None:
+    def __init__(self, exchange: ExchangePlan, central: bool) -> None:
         self.rule: Any = TypeAdapter(Aggregate).validate_python(exchange.rule)
         self.extract: Any = TypeAdapter(Extract).validate_python(exchange.extract)
         self.up: Choice = EncodingChoice.model_validate(exchange.up)
         self.down: Choice = EncodingChoice.model_validate(exchange.down)
         self.form = exchange.form
+        self.differences = central and self.form == "parameters" and "svd" in (self.up.name, self.down.name)
+
+    def encoding(self, direction: Literal["up", "down"], reference: Knowledge | None) -> Choice:
+        """Return how a packet is written: as the spec says, but whole where a difference has nothing to refer to."""
+        said = self.up if direction == "up" else self.down
+        return PLAIN if self.differences and reference is None else said
 
 
 class Post:
@@ -44,32 +54,28 @@ class Post:
 
     def __init__(self, folder: RunFolder, plan: Plan) -> None:
         self._folder, self._plan = folder, plan
-        self._rules = [_Rules(exchange) for exchange in plan.exchanges]
+        central = len(plan.agents) > plan.learners
+        self._rules = [_Rules(exchange, central) for exchange in plan.exchanges]
         self._versions = Versions(plan)
         self._neighbours = lru_cache(maxsize=2)(plan.neighbours)
         self._last: tuple[Path, Knowledge] | None = None
 
-    def _label(self, sender: str, number: int, exchange: int) -> packet.Label:
+    def _label(self, sender: str, number: int, exchange: int, holds: int | None = None) -> packet.Label:
         progress = (number - 1) / (self._plan.rounds - 1) if self._plan.rounds > 1 else 1.0
-        return packet.Label(sender, number, exchange, progress)
+        more = {} if holds is None else {references.HOLDS: str(holds)}
+        return packet.Label(sender, number, exchange, progress, more)
 
-    def _read(self, path: Path) -> Knowledge:
+    def _read(self, path: Path, reference: Knowledge | None) -> Knowledge:
         """Read a packet; the last one stays at hand, for a broadcast is read by many agents in turn."""
         if self._last is None or self._last[0] != path:
-            self._last = (path, packet.read(path))
+            self._last = (path, packet.read(path, reference))
         return self._last[1]
 
     def _row(
-        self, number: int, exchange: int, sender: int, receiver: int, knowledge: Knowledge, size: int, status: str
+        self, exchange: int, ends: tuple[int, int], knowledge: Knowledge, encoding: Choice, size: int, status: str
     ) -> list[Any]:
-        rules = self._rules[exchange]
-        upward = self._plan.agents[receiver].tier > self._plan.agents[sender].tier or not self._central
-        encoding = (rules.up if upward else rules.down).name
-        return [sender, receiver, exchange, rules.form, encoding, knowledge.items, size, knowledge.raw_bytes, status]
-
-    @property
-    def _central(self) -> bool:
-        return len(self._plan.agents) > self._plan.learners
+        form, raw = self._rules[exchange].form, knowledge.raw_bytes
+        return [*ends, exchange, form, encoding.name, knowledge.items, size, raw, status]
 
     def send(self, agent: Agent, place: int, number: int, exchange: int, context: Context) -> list[list[Any]]:
         """Send a learner's knowledge to its parent, or to each of its neighbours; return the ledger's rows."""
@@ -81,10 +87,9 @@ class Post:
         receivers = [parent] if parent is not None else self._neighbours(number)[place]
         if not receivers:
             return []
-        message = share(given, self._rules[exchange].up, self._label(agent.name, number, exchange))
-        packet.write(self._folder.packet(number, exchange, str(place)), message)
+        size, encoding = self._upward(agent, place, number, exchange, given)
         status = "late" if place in self._plan.round(number).late else "delivered"
-        return [self._row(number, exchange, place, to, given, message.size, status) for to in receivers]
+        return [self._row(exchange, (place, to), given, encoding, size, status) for to in receivers]
 
     def send_up(
         self, agent: Agent, place: int, number: int, exchange: int, context: Context, own: bool
@@ -98,23 +103,43 @@ class Post:
             merged = given
             given = EXTRACTS[rules.extract.knowledge].function(agent, rules.extract, context)
             given = _weighing(given, merged)
-        message = share(given, rules.up, self._label(agent.name, number, exchange))
+        size, encoding = self._upward(agent, place, number, exchange, given)
+        return [self._row(exchange, (place, parent), given, encoding, size, "delivered")]
+
+    def _upward(
+        self, agent: Agent, place: int, number: int, exchange: int, given: Knowledge
+    ) -> tuple[int, Choice]:
+        """Write an agent's packet: a difference from what its parent delivered last, where both hold that."""
+        rules, parent = self._rules[exchange], self._plan.agents[place].parent
+        held = references.kept(agent, exchange) if rules.differences and parent is not None else None
+        reference = None
+        if held is not None and parent is not None and place not in self._plan.round(number).late:
+            reference = references.common(held, self._versions.before(number, parent))
+        label = self._label(agent.name, number, exchange, None if held is None else held[1])
+        encoding = rules.encoding("up", reference)
+        message = share(given, encoding, label, reference)
         packet.write(self._folder.packet(number, exchange, str(place)), message)
-        return [self._row(number, exchange, place, parent, given, message.size, "delivered")]
+        return message.size, encoding
 
     def _heard(
-        self, number: int, exchange: int, senders: Sequence[int], before: Sequence[int]
+        self,
+        number: int,
+        exchange: int,
+        senders: Sequence[int],
+        before: Sequence[int],
+        reference: Knowledge | None = None,
     ) -> list[tuple[int, Knowledge]]:
         """Return what arrives from ``senders``, but for what is late, and what those ``before`` sent too late then."""
         this = self._plan.round(number)
         sent = [(s, self._folder.packet(number, exchange, str(s))) for s in senders if s not in this.late]
         sent += [(s, self._folder.packet(number - 1, exchange, str(s))) for s in this.stale if s in before]
-        return [(sender, packet.read(path)) for sender, path in sorted(sent) if path.exists()]
+        return [(sender, packet.read(path, reference)) for sender, path in sorted(sent) if path.exists()]
 
     def merged(self, agent: Agent, place: int, number: int, exchange: int, context: Context) -> Knowledge | None:
         """Return an aggregator's one piece of knowledge from what its children sent; None if nothing came."""
         children = self._plan.children(place)
-        heard = self._heard(number, exchange, children, children)
+        last = references.delivered(agent, exchange)
+        heard = self._heard(number, exchange, children, children, None if last is None else last[0])
         if not heard:
             return None
         merged: Knowledge = aggregate(agent, [k for _, k in heard], self._rules[exchange].rule, context)
@@ -124,8 +149,7 @@ class Post:
         """Return what reaches a learner: its parent's delivery, or its own merge of what its neighbours sent."""
         parent = self._plan.agents[place].parent
         if parent is not None:
-            path = self._delivery(number, exchange, parent, place)
-            return self._read(path) if path is not None else None
+            return self._arrived(agent, place, number, exchange)
         own = agent.memory.recall("working", f"given {exchange}")
         rule = self._rules[exchange].rule
         # What comes late was sent along the links of the round before; who was away then was sent nothing.
@@ -138,12 +162,21 @@ class Post:
         merged: Knowledge = aggregate(agent, [k for _, k in heard], rule, context)
         return merged
 
-    def passed_down(self, place: int, number: int, exchange: int) -> Knowledge | None:
+    def passed_down(self, agent: Agent, place: int, number: int, exchange: int) -> Knowledge | None:
         """Return what the tier above delivered to an aggregator."""
+        return self._arrived(agent, place, number, exchange)
+
+    def _arrived(self, agent: Agent, place: int, number: int, exchange: int) -> Knowledge | None:
         parent = self._plan.agents[place].parent
         assert parent is not None
         path = self._delivery(number, exchange, parent, place)
-        return self._read(path) if path is not None else None
+        if path is None:
+            return None
+        held = references.kept(agent, exchange)
+        arrived = self._read(path, None if held is None else held[0])
+        if self._rules[exchange].differences:
+            references.keep(agent, exchange, arrived, number)
+        return arrived
 
     def _delivery(self, number: int, exchange: int, parent: int, child: int) -> Path | None:
         apart = self._plan.agents[child].tier < 0 and self._rules[exchange].rule.exclude_self
@@ -154,40 +187,65 @@ class Post:
         return None
 
     def deliver(self, agent: Agent, place: int, number: int, exchange: int, total: Knowledge) -> list[list[Any]]:
-        """Send an aggregator's knowledge to those below it; return the ledger's rows. The aggregator remembers it."""
-        agent.memory.hold(HELD_AS[FORMS[total.form].keyed_by], f"delivered {exchange}", total, number)
+        """Send an aggregator's knowledge to those below it; return the ledger's rows. The aggregator remembers it.
+
+        Those who hold the last delivery are sent the difference from it; the others, whole, what those make of it.
+        """
+        rules, last = self._rules[exchange], references.delivered(agent, exchange)
         there = set(self._plan.taking_part(number)) | self._versions.changed(number)
-        rows: list[list[Any]] = []
+        below = [child for child in self._plan.children(place) if child in there]
+        held = {child: self._held_by(child, number, exchange, last) for child in below}
+        rows: dict[int, list[Any]] = {}
         sizes: dict[str, int] = {}
-        for child in self._plan.children(place):
-            if child not in there:
-                continue
-            given, name = self._for(child, place, number, exchange, total)
+        for child in sorted(below, key=lambda one: held[one] is None):
+            reference = held[child]
+            given, name = self._for(child, place, number, exchange, total, last)
             if given is None:
                 continue
+            if rules.differences and last is not None and reference is None:
+                name = f"{place}-to-{child}"
+            encoding = rules.encoding("down", reference)
             if name not in sizes:
-                message = share(given, self._rules[exchange].down, self._label(agent.name, number, exchange))
+                message = share(given, encoding, self._label(agent.name, number, exchange), reference)
                 packet.write(self._folder.packet(number, exchange, name), message)
                 sizes[name] = message.size
-            rows.append(self._row(number, exchange, place, child, given, sizes[name], "delivered"))
-        return rows
+                if reference is not None:
+                    total = references.as_received(message, reference, total)
+            rows[child] = self._row(exchange, (place, child), given, encoding, sizes[name], "delivered")
+        agent.memory.hold(HELD_AS[FORMS[total.form].keyed_by], f"delivered {exchange}", total, number)
+        return [rows[child] for child in sorted(rows)]
+
+    def _held_by(
+        self, child: int, number: int, exchange: int, last: tuple[Knowledge, int] | None
+    ) -> Knowledge | None:
+        """Return the last delivery if the child said on its packet of this round that it holds it."""
+        path = self._folder.packet(number, exchange, str(child))
+        if not self._rules[exchange].differences or not path.exists():
+            return None
+        return references.common(last, references.holds(path))
 
     def _for(
-        self, child: int, place: int, number: int, exchange: int, total: Knowledge
+        self,
+        child: int,
+        place: int,
+        number: int,
+        exchange: int,
+        total: Knowledge,
+        last: tuple[Knowledge, int] | None,
     ) -> tuple[Knowledge | None, str]:
         """Return what ``child`` is given and the packet's name: its own architecture, less its own contribution."""
         learner = self._plan.agents[child].tier < 0
         if learner and self._rules[exchange].rule.exclude_self:
-            for _, own in self._heard(number, exchange, [child], [child]):
+            for _, own in self._heard(number, exchange, [child], [child], None if last is None else last[0]):
                 total = without(total, own)
             return (total if total.items else None), f"{place}-to-{child}"
-        identity = self._plan.agents[child].architecture
+        identity = str(self._plan.agents[child].architecture)
         if learner and isinstance(total, Models) and len(total.tensors) > 1 and identity in total.tensors:
             group = Models({identity: total.tensors[identity]}, {identity: total.samples_by[identity]})
             return group, f"{place}-to-{child}"
         return total, f"{place}-to-all"
 
-    def missed(self, place: int, number: int, exchange: int) -> tuple[Knowledge | None, list[list[Any]]]:
+    def missed(self, agent: Agent, place: int, number: int, exchange: int) -> tuple[Knowledge | None, list[list[Any]]]:
         """Return what a returning learner missed, and the rows for sending it: what was delivered last above it.
 
         Its parent may have been away as well; then it comes from further up, and the first to return pays that way.
@@ -205,14 +263,17 @@ class Post:
         carried: Knowledge = packet.read(path)
         rows = []
         for sender, receiver in pairwise([*reversed(above[: hops + 1]), place]):
-            identity = self._plan.agents[receiver].architecture
+            identity = str(self._plan.agents[receiver].architecture)
             if receiver == place and isinstance(carried, Models) and identity in carried.tensors:
                 carried = Models({identity: carried.tensors[identity]}, {identity: carried.samples_by[identity]})
             label = self._label(self._plan.agents[sender].name, number, exchange)
-            message = share(carried, self._rules[exchange].down, label)
+            encoding = self._rules[exchange].encoding("down", None)
+            message = share(carried, encoding, label)
             if receiver == place or place == self._first_back(number, receiver):
-                rows.append(self._row(number, exchange, sender, receiver, carried, message.size, "delivered"))
+                rows.append(self._row(exchange, (sender, receiver), carried, encoding, message.size, "delivered"))
             carried, _ = packet.decode(message)
+        if self._rules[exchange].differences and hops == 0:
+            references.keep(agent, exchange, carried, version)
         return carried, rows
 
     def _first_back(self, number: int, aggregator: int) -> int:
@@ -222,7 +283,7 @@ class Post:
 def _weighing(own: Knowledge, merged: Knowledge) -> Knowledge:
     """Return ``own`` with the weight of all the agents that stand behind ``merged``."""
     if isinstance(own, Models) and isinstance(merged, Models):
-        return Models(own.tensors, {identity: merged.samples for identity in own.tensors})
+        return Models(own.tensors, dict.fromkeys(own.tensors, merged.samples))
     assert isinstance(own, Rows) and isinstance(merged, Rows)
     behind = float(merged.weights.mean()) if merged.items else 1.0
     return replace(own, weights=torch.full_like(own.weights, behind), samples=merged.samples)

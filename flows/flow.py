@@ -19,18 +19,20 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from ..specs.load import load_specs
 from .artifacts import Artifacts
-from .drive import TRIES, Meter, do_round
+from .checked import checked_holdings
+from .drive import TRIES, Meter, do_round, doing
 from .launch import Ready, launch, workers_of
 from .live import Progress, SilentProgress
-from .pool import Pool, Processes, WorkerDied
-from .session import Session, open_session
-from .finish import finish
+from .lock import locked
+from .pool import Pool, Processes, WorkerDiedError
+from .session import Session
 
 MOST_TASK_RUNS = 1000
 """Beyond about this many, rounds are merged into segments: a server drops records of larger flows."""
 
 _OPEN: dict[str, tuple[Session, Progress]] = {}
 """Runs in progress in this process, by folder."""
+
 
 @dataclass
 class Given:
@@ -52,8 +54,6 @@ def given(spec: str, pool: Pool, progress: Progress) -> Iterator[Given]:
         yield _GIVEN[spec]
     finally:
         del _GIVEN[spec]
-
-
 
 
 @task(
@@ -106,13 +106,15 @@ def run_spec(spec: str, overrides: Sequence[str] = (), runs: str = "runs", into:
     was interrupted goes on where it stood. Returns the run folders.
     """
     done = []
-    for loaded in load_specs(spec, list(overrides)):
+    variants, lent = load_specs(spec, list(overrides)), _GIVEN.get(spec)
+    if lent is None:
+        checked_holdings(variants, Path(runs))
+    for loaded in variants:
         ready = launch(loaded.value, Path(runs), Path(into) if into else None)
-        lent = _GIVEN.get(spec)
         if lent is not None:
             lent.task_runs += do_run(ready, lent.pool, lent.progress)
         else:
-            with closing(Processes(workers_of(loaded.value))) as pool:
+            with locked(ready.folder.path), closing(Processes(workers_of(loaded.value))) as pool:
                 do_run(ready, pool, SilentProgress())
         done.append(str(ready.folder.path))
     return done
@@ -121,38 +123,23 @@ def run_spec(spec: str, overrides: Sequence[str] = (), runs: str = "runs", into:
 def do_run(ready: Ready, pool: Pool, progress: Progress) -> int:
     """Do a run and its control, as far as they are not done, inside a flow run; return the number of task runs."""
     count = 0
-    parts = [part for part in (ready.control, ready.folder) if part is not None]
-    for part in parts:
-        session = open_session(part, pool)
-        session.folder.note(status="running")
-        progress.started(_title(session, part is ready.control), session.plan.rounds, session.next_round)
-        artifacts = Artifacts(session, ready)
-        _OPEN[str(part.path)] = (session, progress)
-        try:
-            count += _rounds(session, str(part.path), progress, artifacts)
-        finally:
-            del _OPEN[str(part.path)]
-        finish(part, session.plan, ready.control if part is ready.folder else None)
+    for part in ready.left:
+        with doing(part, ready, pool, progress) as session:
+            artifacts = Artifacts(session, ready)
+            _OPEN[str(part.path)] = (session, progress)
+            try:
+                count += _rounds(session, str(part.path), progress, artifacts)
+            finally:
+                del _OPEN[str(part.path)]
         artifacts.finished()
     return count
-
-
-def _title(session: Session, control: bool) -> str:
-    plan = session.plan
-    return f"{plan.name}: the control, each agent alone" if control else f"{plan.name}: {plan.recipe}, {plan.pattern}"
-
-
-def task_runs(session: Session) -> int:
-    """Return how many task runs the rounds that are left take, one for each cohort of each stage."""
-    per_round = sum(1 if stage.tier >= 0 else session.pool.lanes for stage in session.plan.stages)
-    return (session.plan.rounds + 1 - session.next_round) * per_round
 
 
 def _rounds(session: Session, folder: str, progress: Progress, artifacts: Artifacts) -> int:
     first, last = session.next_round, session.plan.rounds
     count = 0
-    if task_runs(session) > MOST_TASK_RUNS:
-        size = -(-(last + 1 - first) // (MOST_TASK_RUNS // 5))
+    if session.plan.task_runs(session.pool.lanes, first) > MOST_TASK_RUNS:
+        size = -(-(last + 1 - first) // max(MOST_TASK_RUNS // 5, 1))
         for begin in range(first, last + 1, size):
             segment_task(folder, begin, min(begin + size - 1, last))
             artifacts.progressed(min(begin + size - 1, last))
@@ -177,7 +164,7 @@ def _round(session: Session, folder: str, number: int, progress: Progress) -> in
                     count += len(cohorts)
                     _stage(folder, number, index, stage.name, len(cohorts), progress)
             return count
-        except WorkerDied as death:
+        except WorkerDiedError as death:
             if attempt == TRIES:
                 raise
             progress.note(f"{death}; round {number} is done again")
@@ -195,8 +182,12 @@ def _stage(folder: str, number: int, index: int, name: str, cohorts: int, progre
         stage_task(**values[0])
     else:
         waiting = [stage_task.submit(**value) for value in values]
-        for count, future in enumerate(waiting, start=1):
+        try:
+            for count, future in enumerate(waiting, start=1):
+                future.wait()
+                progress.stage(number, name, count, cohorts)
+        except KeyboardInterrupt:
+            _OPEN[folder][0].pool.close()
+            raise
+        for future in waiting:  # all have ended, so no worker is still at the round if it must be done again
             future.result()
-            progress.stage(number, name, count, cohorts)
-
-

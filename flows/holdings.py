@@ -46,7 +46,8 @@ class Holdings:
             for label in np.flatnonzero(counts):
                 for key, value in zip(rows, (name, split, self.labels[label], int(counts[label])), strict=True):
                     rows[key].append(value)
-        return pa.table(rows, schema=pa.schema({"agent": "string", "split": "string", "label": "string", "count": "int64"}))  # type: ignore[arg-type]
+        columns = [("agent", pa.string()), ("split", pa.string()), ("label", pa.string()), ("count", pa.int64())]
+        return pa.table(rows, schema=pa.schema(columns))
 
     def ids(self) -> pa.Table:
         """Return the ids as a table: one row a learner, and a last one for the public samples."""

@@ -29,7 +29,9 @@ ROOM = 192 * 2**20
 class Keeper:
     """Loads an agent as its last round left it, and keeps it for the next stage."""
 
-    def __init__(self, folder: RunFolder, plan: Plan, world: World, ids: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    def __init__(
+        self, folder: RunFolder, plan: Plan, world: World, ids: list[tuple[torch.Tensor, torch.Tensor]]
+    ) -> None:
         self._folder, self._plan, self._world, self._ids = folder, plan, world, ids
         self._versions = Versions(plan)
         self._kept: OrderedDict[int, tuple[Agent, int | None, bool]] = OrderedDict()
@@ -99,8 +101,8 @@ class Keeper:
 
     def _write(self, agent: Agent, path: Path, working: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {f"{name}/{key}": value for name, model in agent.models.items() for key, value in model.state_dict().items()}
-        save_file(tensors, path)
+        models = ((name, model.state_dict()) for name, model in agent.models.items())
+        save_file({f"{name}/{key}": value for name, state in models for key, value in state.items()}, path)
         plain = EncodingChoice.model_validate("float32")
         for kind in KINDS:
             if kind == "working" and not working:

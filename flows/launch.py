@@ -37,6 +37,12 @@ class Ready:
     plan: Plan
     control: RunFolder | None = None
 
+    @property
+    def left(self) -> list[RunFolder]:
+        """What is to be done, in order: the control unless another run has done it, and the run."""
+        control = self.control is not None and self.control.info().get("status") != "finished"
+        return [self.control, self.folder] if control and self.control else [self.folder]
+
 
 def cache_folder(runs: Path) -> Path:
     """Return where prepared data are kept: beside the runs, to be found again by the next."""

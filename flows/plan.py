@@ -167,13 +167,11 @@ class Plan:
         below: tuple[int, ...] = (*self.taking_part(number), *self.round(number).stale)
         for level in range(tier + 1):
             above = {self.agents[place].parent for place in below}
-            below = tuple(
-                place for place, agent in enumerate(self.agents) if agent.tier == level and place in above
-            )
+            below = tuple(place for place, agent in enumerate(self.agents) if agent.tier == level and place in above)
         return below
 
     def task_runs(self, lanes: int, first: int = 0) -> int:
-        """Return how many task runs the rounds from ``first`` take on ``lanes`` workers, were everybody to take part."""
+        """Return how many task runs the rounds from ``first`` take on ``lanes`` workers, if everybody takes part."""
         tiers = [agent.tier for agent in self.agents]
         a_round = sum(min(lanes, tiers.count(stage.tier)) for stage in self.stages)
         return a_round * (self.rounds + 1 - max(first, 1)) + (min(lanes, self.learners) if first == 0 else 0)

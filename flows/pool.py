@@ -12,16 +12,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-
 SECONDS_TO_END = 5.0
 """How long workers that were told to end may take; then they are killed."""
 
 
-class WorkerDied(RuntimeError):
+class WorkerDiedError(RuntimeError):
     """A worker process ended without an answer; the round can be done again by others."""
 
 
-class StageFailed(RuntimeError):
+class StageError(RuntimeError):
     """A stage raised an error in a worker; doing it again would raise it again."""
 
 
@@ -80,7 +79,7 @@ class Processes:
         return [process.pid for process in self._processes]
 
     def perform(self, lane: int, request: dict[str, Any]) -> dict[str, Any]:
-        """Do a stage on worker ``lane``; raise ``WorkerDied`` or ``StageFailed``."""
+        """Do a stage on worker ``lane``; raise ``WorkerDiedError`` or ``StageError``."""
         with self._locks[lane]:
             process = self._processes[lane]
             assert process.stdin is not None and process.stdout is not None
@@ -91,11 +90,11 @@ class Processes:
             except (OSError, ValueError):  # gone, or closed under our hands
                 line = ""
             if not line:
-                raise WorkerDied(f"worker {lane} (process {process.pid}) ended with status {process.wait()}")
+                raise WorkerDiedError(f"worker {lane} (process {process.pid}) ended with status {process.wait()}")
             reply: dict[str, Any] = json.loads(line)
             if "error" in reply:
                 sys.stderr.write(reply["trace"])
-                raise StageFailed(reply["error"])
+                raise StageError(reply["error"])
             return reply
 
     def restart(self) -> None:

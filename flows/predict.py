@@ -48,9 +48,7 @@ def exchange_bytes(
             returned.append(rows_bytes(down, int(everything), width, True))
     if not topology.aggregators:
         returned = [0] * len(learners)
-    return replace(
-        exchange, up_bytes=tuple(sent), down_bytes=tuple(returned), exact=exact(up) and exact(down)
-    )
+    return replace(exchange, up_bytes=tuple(sent), down_bytes=tuple(returned), exact=exact(up) and exact(down))
 
 
 def _sent_model(
@@ -71,8 +69,7 @@ def _sent_model(
 def traffic(learners: int, exchanges: Sequence[ExchangePlan]) -> list[Traffic]:
     """Return the predicted bytes of a round for each learner."""
     return [
-        Traffic(sum(e.up_bytes[i] for e in exchanges), sum(e.down_bytes[i] for e in exchanges))
-        for i in range(learners)
+        Traffic(sum(e.up_bytes[i] for e in exchanges), sum(e.down_bytes[i] for e in exchanges)) for i in range(learners)
     ]
 
 

@@ -13,8 +13,10 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -43,13 +45,27 @@ def configured() -> bool:
     """Whether a Prefect server or Cloud is configured, in the environment or in Prefect's profile."""
     if os.environ.get("PREFECT_API_URL"):
         return True
+    # Prefect itself is not asked: once imported, it no longer looks for the address of a server that starts later.
     home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
-    # Prefect itself is asked only where somebody has made a profile: importing it costs a second.
-    if not (home / "profiles.toml").exists() and not Path("prefect.toml").exists():
-        return False
-    from prefect.settings import get_current_settings
+    profiles = _toml(Path(os.environ.get("PREFECT_PROFILES_PATH", home / "profiles.toml")).expanduser())
+    active = os.environ.get("PREFECT_PROFILE") or profiles.get("active", "")
+    said = [
+        profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL"),
+        _toml(Path("prefect.toml")).get("api", {}).get("url"),
+        _toml(Path("pyproject.toml")).get("tool", {}).get("prefect", {}).get("api", {}).get("url"),
+    ]
+    return any(said)
 
-    return bool(get_current_settings().api.url)
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+class ServerError(RuntimeError):
+    """Prefect's server did not come up."""
 
 
 class EmbeddedServer:
@@ -70,6 +86,7 @@ class EmbeddedServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env=environment,
+            process_group=0,  # Ctrl-C is not for the server: what was interrupted must still be recorded
         )
         self._said: list[bytes] = []
         threading.Thread(target=self._listen, daemon=True).start()
@@ -81,19 +98,19 @@ class EmbeddedServer:
             self._said = [*self._said[-20:], line]
 
     def wait(self) -> None:
-        """Return when the server answers; ``RuntimeError`` with its last words where it does not."""
+        """Return when the server answers; raise ``ServerError`` with its last words where it does not."""
         until = time.monotonic() + STARTUP_SECONDS
         while time.monotonic() < until:
             if self.process.poll() is not None:
                 said = b"".join(self._said).decode(errors="replace")
-                raise RuntimeError(f"Prefect's embedded server ended with status {self.process.returncode}:\n{said}")
+                raise ServerError(f"Prefect's embedded server ended with status {self.process.returncode}:\n{said}")
             try:
                 with urllib.request.urlopen(f"{self.url}/health", timeout=2) as answer:
                     if answer.status == 200:
                         return
             except OSError:
                 time.sleep(0.1)
-        raise RuntimeError(f"Prefect's embedded server did not answer within {STARTUP_SECONDS} s")
+        raise ServerError(f"Prefect's embedded server did not answer within {STARTUP_SECONDS} s")
 
     def stop(self) -> None:
         """Stop the server."""
@@ -122,7 +139,12 @@ def _serve(port: int) -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     uvicorn.run(
-        "prefect.server.api.server:create_app", factory=True, host="127.0.0.1", port=port, log_level="error", lifespan="on"
+        "prefect.server.api.server:create_app",
+        factory=True,
+        host="127.0.0.1",
+        port=port,
+        log_level="error",
+        lifespan="on",
     )
 
 

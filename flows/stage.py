@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..specs.schema import StepChoice
 from ..tasks.agent import Agent, Context
 from ..tasks.knowledge import Knowledge
 from ..tasks.measure import measure
 from ..tasks.memory import KINDS
 from ..tasks.operations import OPERATIONS
-from ..specs.schema import StepChoice
 from .exchange import Post
 from .keeper import Keeper
 from .plan import Plan, StagePlan, StepPlan
@@ -83,8 +83,8 @@ class Worker:
 
     def _catch_up(self, agent: Agent, number: int, place: int, rows: Rows) -> None:
         """Give a returning agent what its aggregator delivered last, and do what follows a delivery but training."""
-        for index, exchange in enumerate(self._plan.exchanges):
-            missed, sent = self._post.missed(place, number, index)
+        for index in range(len(self._plan.exchanges)):
+            missed, sent = self._post.missed(agent, place, number, index)
             if missed is None:
                 continue
             rows.ledger += sent
@@ -102,7 +102,7 @@ class Worker:
         if stage.kind == "merge":
             total = self._post.merged(agent, place, number, stage.receives, context)
         else:
-            total = self._post.passed_down(place, number, stage.receives)
+            total = self._post.passed_down(agent, place, number, stage.receives)
         if total is not None:
             _receive(agent, total, number)
             if agent.models and (stage.kind == "relay" or top or stage.own):

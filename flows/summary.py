@@ -12,8 +12,10 @@ def summary(folder: Path) -> dict[str, Any]:
     """Return the figures of the run at ``folder`` from its tables (docs/run-folder.md)."""
     results = Results.read(folder)
     plan, spec = results.plan, results.spec()
-    last = results.accuracy_by_round()[-1]
-    own, control, gains = results.last_accuracy(), results.control_accuracy(), results.gain_by_agent()
+    measured = results.metric == "accuracy" and bool(results.accuracy_by_round())
+    last = results.accuracy_by_round()[-1] if measured else None
+    control = results.control_accuracy() if measured else {}
+    gains = results.gain_by_agent() if measured else {}
     held = results.bytes_held_by_kind()
     ends = results.simulated_ends()
     return {
@@ -24,9 +26,9 @@ def summary(folder: Path) -> dict[str, Any]:
         "seed": plan["seed"],
         "rounds": plan["rounds"],
         "agents": plan["learners"],
-        "accuracy": last.total,
-        "accuracy_mean": sum(own.values()) / len(own),
-        "accuracy_worst": min(own.values()),
+        "accuracy": last.total if last else None,
+        "accuracy_mean": last.mean if last else None,
+        "accuracy_worst": last.worst if last else None,
         "control_accuracy": results.control_by_round()[-1].total if control else None,
         "gain_mean": sum(gains.values()) / len(gains) if gains else None,
         "gain_worst": min(gains.values(), default=None),

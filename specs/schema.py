@@ -6,7 +6,7 @@ registered there can be said here.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TYPE_CHECKING
 
 from pydantic import Field, create_model, field_validator, model_validator
 
@@ -18,7 +18,15 @@ from ..tasks.operations import OPERATIONS
 from ..tasks.parameters import Name, Parameters
 from ..tasks.patterns import ModelChoice, PatternChoice
 
-DatasetChoice: type[Choice] = choice("Dataset", DATASETS, "Where samples come from.")
+if TYPE_CHECKING:
+    MetricName = str
+else:
+    MetricName = Literal[tuple(METRICS.names())]
+
+if TYPE_CHECKING:
+    DatasetChoice = Choice
+else:
+    DatasetChoice = choice("Dataset", DATASETS, "Where samples come from.")
 PartitionChoice: Any = tagged("Partition", PARTITIONERS, "by")
 
 
@@ -30,7 +38,10 @@ def _step() -> type[Choice]:
     return create_model("Step", __base__=Choice, __doc__="One operation of a round.", **fields)
 
 
-StepChoice: type[Choice] = _step()
+if TYPE_CHECKING:
+    StepChoice = Choice
+else:
+    StepChoice = _step()
 
 
 class Recipe(Parameters):
@@ -39,9 +50,9 @@ class Recipe(Parameters):
     name: Name = "inline"
     cite: str = Field("", description="the paper")
     differs: str = Field("", description="what differs from the paper")
-    companion: ModelChoice | None = Field(None, description="a second model of every agent, alike on all of them")  # type: ignore[valid-type]
-    start: list[StepChoice] = Field(default_factory=list, description="done once, before the first round")  # type: ignore[valid-type]
-    round: list[StepChoice] = Field(min_length=1, description="done each round")  # type: ignore[valid-type]
+    companion: ModelChoice | None = Field(None, description="a second model of every agent, alike on all of them")
+    start: list[StepChoice] = Field(default_factory=list, description="done once, before the first round")
+    round: list[StepChoice] = Field(min_length=1, description="done each round")
 
     @field_validator("start")
     @classmethod
@@ -68,7 +79,7 @@ class Public(Parameters):
 class Data(Parameters):
     """The samples, and who holds which."""
 
-    dataset: DatasetChoice = Field(description="a name from `codistill list datasets`")  # type: ignore[valid-type]
+    dataset: DatasetChoice = Field(description="a name from `codistill list datasets`")
     root: str | None = Field(None, description="the folder of data sets; else CODISTILL_DATA, else the cache")
     take: Take = Field(default_factory=Take)
     partition: PartitionChoice = Field(description="how training samples are dealt out")
@@ -90,7 +101,7 @@ class AgentGroup(Parameters):
 
     name: Name = Field(description="agents of the group are called name-1, name-2, ...")
     count: Annotated[int, Field(ge=1, le=100_000)] = 1
-    model: ModelChoice = Field(description="a name from `codistill list models`")  # type: ignore[valid-type]
+    model: ModelChoice = Field(description="a name from `codistill list models`")
     initial: Literal["shared", "own"] = Field(
         "shared", description="agents with one architecture start from the same weights, or each from its own"
     )
@@ -117,9 +128,7 @@ class Measure(Parameters):
     """What is measured, and when."""
 
     every: Annotated[int, Field(ge=1)] = Field(1, description="rounds; the last is always measured")
-    metrics: list[Literal[tuple(METRICS.names())]] = Field(  # type: ignore[valid-type]
-        default_factory=lambda: ["accuracy"], min_length=1
-    )
+    metrics: list[MetricName] = Field(default_factory=lambda: ["accuracy"], min_length=1)
     predict: Literal["classifier", "prototypes"] = Field("classifier", description="how an agent answers")
     control: Literal["local", "none"] = Field(
         "local", description="every agent also learns alone, from the same start, to show what the exchange is worth"
@@ -142,7 +151,7 @@ class Spec(Parameters):
     rounds: Annotated[int, Field(ge=1, le=1_000_000)]
     data: Data
     agents: list[AgentGroup] = Field(min_length=1)
-    pattern: PatternChoice = Field(default_factory=lambda: PatternChoice.model_validate("distributed"))  # type: ignore[valid-type]
+    pattern: PatternChoice = Field(default_factory=lambda: PatternChoice.model_validate("distributed"))
     participation: Participation = Field(default_factory=Participation)
     recipe: Recipe
     measure: Measure = Field(default_factory=Measure)

@@ -44,7 +44,7 @@ class Distil(Step):
     on: Literal["public"] = Field("public", description="the samples that the scores are for")
     epochs: Annotated[int, Field(ge=1)] = 1
     batch: Annotated[int, Field(ge=1)] = 32
-    optimizer: Optimizer = Field(  # type: ignore[valid-type]
+    optimizer: Optimizer = Field(
         default_factory=lambda: Optimizer.model_validate("sgd"), description="made anew each round"
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from .architecture import Architecture
 from .late import late
@@ -14,6 +14,8 @@ from .streams import seed_of, torch_stream
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from .networks import Network
 else:
     torch = late("torch")
 
@@ -74,6 +76,10 @@ class Agent:
     def samples(self) -> int:
         """The number of private training samples."""
         return len(self.train_ids)
+
+    def network(self, name: str = "model") -> Network:
+        """Return the model called ``name``: the agent's own, or its companion."""
+        return cast("Network", self.models[name])
 
     def stream(self, context: Context, *names: str | int) -> torch.Generator:
         """Return this agent's random stream for ``names`` at this step of this round."""

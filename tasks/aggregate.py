@@ -49,7 +49,7 @@ class Distilled(Merge):
     steps: Annotated[int, Field(ge=1)] = Field(100, description="optimizer steps for each architecture")
     batch: Annotated[int, Field(ge=1)] = Field(64, description="public samples a step")
     temperature: Annotated[float, Field(gt=0)] = 1.0
-    optimizer: Optimizer = Field(  # type: ignore[valid-type]
+    optimizer: Optimizer = Field(
         default_factory=lambda: Optimizer.model_validate("adam"), description="of the fusion"
     )
 

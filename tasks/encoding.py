@@ -94,7 +94,7 @@ def svd(parameters: SingularValues, values: np.ndarray) -> Columns:
 def restore(name: str, parameters: Parameters, columns: Columns, width: int) -> np.ndarray:
     """Return float32 [N, width] from the columns that encoding ``name`` made under ``parameters``."""
     if name == "int8":
-        return columns["codes"].astype(np.float32) * columns["scale"]
+        return np.asarray(columns["codes"] * columns["scale"], dtype=np.float32)
     if isinstance(parameters, Bits):
         packed, depth = columns["packed"], parameters.bits
         flat = np.unpackbits(packed, axis=1)[:, : width * depth].reshape(len(packed), width, depth)

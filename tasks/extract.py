@@ -93,7 +93,7 @@ def _by_class(form: str, agent: Agent, said: ExtractByClass, context: Context) -
         if not isinstance(seen, Rows):
             raise RuntimeError(f"{agent.name}: nothing was gathered while training; a train step must come first")
         return seen
-    model, world = agent.models[said.of], context.world
+    model, world = agent.network(said.of), context.world
     model.eval()
     observer = Observer(form, world.classes)
     with torch.no_grad():

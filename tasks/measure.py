@@ -64,7 +64,7 @@ def measure(agent: Agent, metrics: list[str], predict: str, context: Context) ->
 
 
 def _nearness(agent: Agent, held: Rows, context: Context) -> torch.Tensor:
-    world, model = context.world, agent.models["model"].eval()
+    world, model = context.world, agent.network().eval()
     with torch.no_grad():
         features = torch.cat([model.body(world.x_test[ids]) for ids in agent.test_ids.split(512)])
     scores = torch.full((len(features), world.classes), float("-inf"))

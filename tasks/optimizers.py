@@ -103,7 +103,10 @@ def adam(parameters: AdaptiveMoments, weights: list[torch.nn.Parameter]) -> Upda
     return update
 
 
-Optimizer: type[Choice] = choice("Optimizer", OPTIMIZERS, "How weights follow gradients.")
+if TYPE_CHECKING:
+    Optimizer = Choice
+else:
+    Optimizer = choice("Optimizer", OPTIMIZERS, "How weights follow gradients.")
 
 
 class Steps:
@@ -117,6 +120,6 @@ class Steps:
         """Take one step down the gradient of ``loss``, a scalar."""
         for weight in self._weights:
             weight.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         with torch.no_grad():
             self._update()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ class Label:
     round: int
     exchange: int
     progress: float = 0.0
+    more: Mapping[str, str] = field(default_factory=dict)
 
 
 def encode(
@@ -48,6 +49,7 @@ def encode(
         "sender": label.sender,
         "round": str(label.round),
         "exchange": str(label.exchange),
+        **label.more,
     }
     if isinstance(knowledge, Models):
         if encoding == "svd" and isinstance(reference, Models):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TYPE_CHECKING
 
 import networkx as nx
 import numpy as np
@@ -17,7 +17,10 @@ from .registry import Registry
 
 Edges = list[tuple[int, int]]
 
-ModelChoice: type[Choice] = choice("Model", MODELS, "The model of an agent.")
+if TYPE_CHECKING:
+    ModelChoice = Choice
+else:
+    ModelChoice = choice("Model", MODELS, "The model of an agent.")
 
 GRAPHS: Registry[Callable[..., Edges]] = Registry("graphs")
 PATTERNS: Registry[Callable[..., "Topology"]] = Registry("patterns")
@@ -116,14 +119,17 @@ def _connected(draw: Callable[[int], nx.Graph], generator: np.random.Generator, 
     raise ValueError(f"{tries} draws gave no connected graph; ask for more links")
 
 
-GraphChoice: type[Choice] = choice("Graph", GRAPHS, "The links between peers.")
+if TYPE_CHECKING:
+    GraphChoice = Choice
+else:
+    GraphChoice = choice("Graph", GRAPHS, "The links between peers.")
 
 
 class Server(Parameters):
     """The agent in the middle of a star."""
 
     name: Name = "server"
-    model: ModelChoice | None = Field(None, description="a model of its own, where the recipe has use for one")  # type: ignore[valid-type]
+    model: ModelChoice | None = Field(None, description="a model of its own, where the recipe has use for one")
 
 
 class Distributed(Parameters):
@@ -137,7 +143,7 @@ class Tier(Parameters):
 
     name: Name = Field(description="agents of the tier are called name-1, name-2, ...")
     count: Annotated[int, Field(ge=1)] = 1
-    model: ModelChoice | None = Field(None, description="a model of its own, where the recipe has use for one")  # type: ignore[valid-type]
+    model: ModelChoice | None = Field(None, description="a model of its own, where the recipe has use for one")
 
 
 class Hierarchical(Parameters):
@@ -164,7 +170,7 @@ class Hierarchical(Parameters):
 class Decentralized(Parameters):
     """Peers and their links."""
 
-    graph: GraphChoice = Field(  # type: ignore[valid-type]
+    graph: GraphChoice = Field(
         default_factory=lambda: GraphChoice.model_validate("ring"), description="who is whose neighbour"
     )
 
@@ -227,7 +233,10 @@ def decentralized(parameters: Decentralized, learners: int) -> Topology:
     return Topology((), (), 0)
 
 
-PatternChoice: type[Choice] = choice("Pattern", PATTERNS, "Who may talk to whom.")
+if TYPE_CHECKING:
+    PatternChoice = Choice
+else:
+    PatternChoice = choice("Pattern", PATTERNS, "Who may talk to whom.")
 
 
 def changes(graph: Choice) -> bool:

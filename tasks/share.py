@@ -15,7 +15,10 @@ from .parameters import Parameters
 if TYPE_CHECKING:
     import pyarrow as pa
 
-EncodingChoice: type[Choice] = choice("Encoding", ENCODINGS, "How values are made smaller to travel.")
+if TYPE_CHECKING:
+    EncodingChoice = Choice
+else:
+    EncodingChoice = choice("Encoding", ENCODINGS, "How values are made smaller to travel.")
 
 
 def _plain() -> Choice:
@@ -25,10 +28,10 @@ def _plain() -> Choice:
 class Share(Parameters):
     """How knowledge travels."""
 
-    up: EncodingChoice = Field(  # type: ignore[valid-type]
+    up: EncodingChoice = Field(
         default_factory=_plain, description="from an agent to its aggregator, or between peers"
     )
-    down: EncodingChoice = Field(  # type: ignore[valid-type]
+    down: EncodingChoice = Field(
         default_factory=_plain, description="from an aggregator to those below it"
     )
 

@@ -160,7 +160,7 @@ def prototypes(agent: Agent, parameters: Prototypes, context: Context) -> Term |
 @TERMS.register("not_true", NotTrue)
 def not_true(agent: Agent, parameters: NotTrue, context: Context) -> Term:
     """Distils what the model said of the wrong classes when the round began (Lee et al. 2022, eq. 6)."""
-    world, model = context.world, agent.models["model"]
+    world, model = context.world, agent.network()
     said = torch.full((len(world.y_train), world.classes), float("nan"))
     model.eval()
     with torch.no_grad():
@@ -178,7 +178,7 @@ def not_true(agent: Agent, parameters: NotTrue, context: Context) -> Term:
 @TERMS.register("mutual", Mutual)
 def mutual(agent: Agent, parameters: Mutual, context: Context) -> Term:
     """The model and its shared companion learn from the labels and from each other (Shen et al. 2020, eq. 3-4)."""
-    companion = agent.models["companion"].train()
+    companion = agent.network("companion").train()
 
     def loss(batch: Batch) -> torch.Tensor:
         other = companion(batch.x)
@@ -197,7 +197,7 @@ def mutual(agent: Agent, parameters: Mutual, context: Context) -> Term:
 @TERMS.register("adaptive_mutual", AdaptiveMutual)
 def adaptive_mutual(agent: Agent, parameters: AdaptiveMutual, context: Context) -> Term:
     """Mutual distillation of logits and hidden features, weaker where both are still wrong (Wu et al. 2022, eq. 1-6)."""
-    companion = agent.models["companion"].train()
+    companion = agent.network("companion").train()
     own, other = (agent.architectures[name].features for name in ("model", "companion"))
     mapping = agent.module("hidden_map", context, lambda: torch.nn.Linear(other, own, bias=False))
 

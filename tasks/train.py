@@ -16,10 +16,15 @@ from .terms import TERMS, Batch, Term
 
 if TYPE_CHECKING:
     import torch
+
+    from .networks import Network
 else:
     torch = late("torch")
 
-TermChoice: type[Choice] = choice("Term", TERMS, "A loss that is added to cross entropy.")
+if TYPE_CHECKING:
+    TermChoice = Choice
+else:
+    TermChoice = choice("Term", TERMS, "A loss that is added to cross entropy.")
 
 
 class Train(Step):
@@ -28,11 +33,11 @@ class Train(Step):
     epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(1, description="passes over the samples")
     batch: Annotated[int, Field(ge=1)] = Field(32, description="samples a step")
     drop_last: bool = Field(False, description="leave out the last batch of an epoch when it is not full")
-    optimizer: Optimizer = Field(  # type: ignore[valid-type]
+    optimizer: Optimizer = Field(
         default_factory=lambda: Optimizer.model_validate("sgd"), description="made anew each round"
     )
     ce_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of cross entropy to the labels")
-    losses: list[TermChoice] = Field(default_factory=list, description="terms added to cross entropy")  # type: ignore[valid-type]
+    losses: list[TermChoice] = Field(default_factory=list, description="terms added to cross entropy")
     on: Literal["private", "public"] = Field("private", description="whose samples; public ones need labels")
 
 
@@ -44,12 +49,12 @@ def batches(ids: torch.Tensor, size: int, drop_last: bool, generator: torch.Gene
     order = ids[torch.randperm(len(ids), generator=generator)]
     if drop_last and len(order) > size:
         order = order[: len(order) // size * size]
-    return order.split(size)
+    return tuple(order.split(size))
 
 
 def train(agent: Agent, parameters: Train, context: Context) -> None:
     """An agent's model learns from its own samples, one optimizer step a batch."""
-    world, model = context.world, agent.models["model"]
+    world, model = context.world, agent.network()
     ids = agent.train_ids if parameters.on == "private" else world.public
     if not len(ids):
         return
@@ -73,7 +78,7 @@ def _terms(agent: Agent, parameters: Train, context: Context) -> list[Term]:
 
 
 def _step(
-    model: torch.nn.Module,
+    model: Network,
     steps: Steps,
     terms: list[Term],
     watching: list[Observer],

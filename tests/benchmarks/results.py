@@ -1,0 +1,193 @@
+"""Regenerates the tables of docs/results.md: every shipped recipe under every pattern.
+
+    python -m codistill.tests.benchmarks.results --runs results-runs
+
+Runs are kept in the folder and found again by their digest: what is finished is only read, what was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from codistill.flows.check import carries
+from codistill.flows.checked import checked_holdings
+from codistill.flows.command_run import plainly
+from codistill.flows.compare import estimate_text
+from codistill.flows.estimates import estimate
+from codistill.flows.headline import headline
+from codistill.flows.launch import Ready, launch
+from codistill.flows.lock import locked
+from codistill.flows.pool import Processes
+from codistill.flows.progress import SilentProgress
+from codistill.flows.results import Results
+from codistill.flows.text import seconds_text
+from codistill.specs.document import Loaded
+from codistill.specs.library import recipe_names
+from codistill.specs.load import load_specs
+from codistill.specs.problems import SpecError
+from codistill.specs.schema import Spec
+
+from .markers import replace_between, table
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = ROOT / "docs" / "results.md"
+
+PATTERNS = {
+    "distributed": "pattern=distributed",
+    "hierarchical": "pattern={hierarchical: {tiers: [{name: edge, count: 4}, {name: cloud}]}}",
+    "decentralized": "pattern={decentralized: {graph: {k-regular: {degree: 4}}}}",
+}
+PICTURES = ("fedavg", "fd", "fedmd", "feddf", "fedproto")
+"""The recipes that are shown on pictures of 28x28."""
+TABLES = ("digits", "mnist", "fashion-mnist")
+FIGURES = {
+    "accuracy": "accuracy",
+    "accuracy_worst": "worst agent",
+    "gain_mean": "gain over local",
+    "bytes": "bytes a run",
+    "bytes_held": "bytes held",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A recipe under a pattern: its runs, or why there are none."""
+
+    recipe: str
+    pattern: str
+    variants: list[Loaded[Spec]]
+    refused: str | None
+
+
+def shipped_recipes() -> list[str]:
+    """Return the recipes that a spec is shipped for; learning alone comes first."""
+    found = [recipe for recipe in recipe_names() if (ROOT / "specs" / "fl" / f"{recipe}.yaml").exists()]
+    return sorted(found, key=lambda recipe: (recipe != "local", recipe))
+
+
+def pictures_overrides(dataset: str, recipe: str) -> list[str]:
+    """Return what makes the shipped spec of ``recipe`` one on ``dataset``: the part of it, and who holds what."""
+    said = [f"name={recipe}-{dataset}", f"data.dataset={dataset}", "data.take={train: 6000, test: 2000}", "rounds=15"]
+    (shipped,) = load_specs(f"fl/{recipe}")
+    return said if shipped.value.data.public is None else [*said, "data.public.share=0.2"]
+
+
+def cells(recipes: Sequence[str], seeds: Sequence[int], dataset: str, more: Sequence[str], runs: Path) -> list[Cell]:
+    """Lay the table out. Raises ``SpecError`` where the data are not there."""
+    made = []
+    for recipe in recipes:
+        said = [*(pictures_overrides(dataset, recipe) if dataset != "digits" else []), *more]
+        # Who learns alone has no pattern, and is no different under any.
+        patterns = PATTERNS if recipe != "local" else {"any": "pattern=distributed"}
+        for pattern, override in patterns.items():
+            variants = load_specs(f"fl/{recipe}", [*said, override, f"seed={list(seeds)}"])
+            refused = carries(variants[0], variants[0].value.pattern.name)
+            if refused is None:
+                checked_holdings(variants[:1], runs)
+            made.append(Cell(recipe, pattern, variants, refused))
+    return made
+
+
+def ready_runs(table_cells: Sequence[Cell], runs: Path) -> dict[tuple[str, str], list[Ready]]:
+    """Launch every run of a table: write the folders that are not there yet."""
+    return {
+        (cell.recipe, cell.pattern): [launch(variant.value, runs) for variant in cell.variants]
+        for cell in table_cells
+        if cell.refused is None
+    }
+
+
+def is_finished(ready: Ready) -> bool:
+    """Whether there is nothing left to do."""
+    return bool(ready.folder.info().get("status") == "finished")
+
+
+def do_runs(title: str, ready: dict[tuple[str, str], list[Ready]], workers: int) -> None:
+    """Do what is not finished, on the same workers throughout."""
+    waiting = [(*cell, one) for cell, every in ready.items() for one in every if not is_finished(one)]
+    total = sum(map(len, ready.values()))
+    print(f"{title}: {total - len(waiting)} of {total} runs are there", file=sys.stderr, flush=True)
+    if not waiting:
+        return
+    lengths: list[float] = []
+    with contextlib.closing(Processes(workers)) as pool:
+        for recipe, pattern, one in waiting:
+            started = time.monotonic()
+            with locked(one.folder.path):
+                plainly(one, pool, SilentProgress())
+            lengths.append(time.monotonic() - started)
+            left = statistics.fmean(lengths) * (len(waiting) - len(lengths))
+            print(
+                f"{title} [{total - len(waiting) + len(lengths)}/{total}] {recipe}, {pattern}, seed {one.plan.seed}: "
+                f"{seconds_text(lengths[-1])}, about {seconds_text(left)} left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def write_table(table_cells: Sequence[Cell], ready: dict[tuple[str, str], list[Ready]]) -> str:
+    """Write the table, and why some of its cells are empty."""
+    rows, seeds = [], {len(cell.variants) for cell in table_cells}
+    for cell in table_cells:
+        head = [cell.recipe, cell.pattern]
+        if cell.refused is not None:
+            rows.append([*head, f"cannot run: {cell.refused}", *[""] * (len(FIGURES) - 1)])
+            continue
+        seen = [headline(Results.read(one.folder.path)) for one in ready[cell.recipe, cell.pattern]]
+        for figure in FIGURES:
+            values = [value for one in seen if (value := getattr(one, figure)) is not None]
+            head.append(estimate_text(estimate(values), figure, seen[0].metric))
+        rows.append(head)
+    spread = "one seed, so no intervals" if seeds == {1} else "± is the half width of Student's 95 % interval over seeds"
+    made = table(["recipe", "pattern", *FIGURES.values()], rows, words=2)
+    versions = " and ".join(f"{name} {version(name)}" for name in ("codistill", "torch"))
+    return f"{made}\n\nGains are in percentage points; {spread}. With {versions}, {time.strftime('%Y-%m-%d')}."
+
+
+def main() -> None:
+    """Do the runs that are missing and write the tables."""
+    parser = argparse.ArgumentParser(prog="python -m codistill.tests.benchmarks.results")
+    parser.add_argument("--runs", type=Path, default=Path("results-runs"), help="the folder of runs, kept between calls")
+    parser.add_argument("--tables", default=",".join(TABLES), help=f"some of {','.join(TABLES)}")
+    parser.add_argument("--recipes", help="some recipes; all that a table has if not said")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 1 to N of the digits")
+    parser.add_argument("--picture-seeds", type=int, default=1, help="seeds 1 to N of MNIST and Fashion-MNIST")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="worker processes")
+    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="for trying out: rounds=2")
+    parser.add_argument("--no-write", action="store_true", help=f"print only, and leave {DOCUMENT} as it is")
+    said = parser.parse_args()
+    shared = ROOT.parent / "shared" / "data"
+    if shared.is_dir():
+        os.environ.setdefault("CODISTILL_DATA", str(shared))
+    names = said.tables.split(",")
+    if not set(names) <= {*TABLES}:
+        parser.error(f"--tables: expected some of {','.join(TABLES)}")
+    for name in names:
+        recipes = [recipe for recipe in shipped_recipes() if name == "digits" or recipe in PICTURES]
+        if said.recipes:
+            recipes = [recipe for recipe in recipes if recipe in said.recipes.split(",")]
+        seeds = range(1, 1 + (said.seeds if name == "digits" else said.picture_seeds))
+        try:
+            laid = cells(recipes, seeds, name, said.set, said.runs)
+        except SpecError as error:
+            print(f"{name} is left as it was:\n{error}", file=sys.stderr)
+            continue
+        ready = ready_runs(laid, said.runs)
+        do_runs(name, ready, said.workers)
+        text = write_table(laid, ready)
+        print(f"\n{name}\n\n{text}\n", flush=True)
+        if not said.no_write:
+            replace_between(DOCUMENT, name, text)
+
+
+if __name__ == "__main__":
+    main()
