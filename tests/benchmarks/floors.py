@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,57 +145,57 @@ def fedavg(agents: list[Agent], rounds: int, start: Net | None = None) -> Iterat
 def fedproto(agents: list[Agent], rounds: int) -> Iterator[list[Net]]:
     """Cross entropy, and the distance to the mean features of the label's class."""
     nets, target = alike(len(agents)), None
+    sums, counts = torch.zeros(len(agents), CLASSES, 512), torch.zeros(len(agents), CLASSES)
+
+    def loss(i: int, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        features = nets[i].body(x)
+        sums[i].index_add_(0, y, features.detach())
+        counts[i] += torch.bincount(y, minlength=CLASSES)
+        task = F.cross_entropy(nets[i].head(features), y)
+        return task if target is None else task + F.mse_loss(features, target[y])
+
     for _ in range(rounds):
-        sums, counts = torch.zeros(len(agents), CLASSES, 512), torch.zeros(len(agents), CLASSES)
-        for i, (agent, net) in enumerate(zip(agents, nets, strict=True)):
-
-            def loss(
-                x: torch.Tensor, y: torch.Tensor, i: int = i, net: Net = net, target: torch.Tensor | None = target
-            ) -> torch.Tensor:
-                features = net.body(x)
-                sums[i].index_add_(0, y, features.detach())
-                counts[i] += torch.bincount(y, minlength=CLASSES)
-                task = F.cross_entropy(net.head(features), y)
-                return task if target is None else task + F.mse_loss(features, target[y])
-
-            epoch(agent, [net], loss)
+        for i, agent in enumerate(agents):
+            epoch(agent, [nets[i]], partial(loss, i))
         target = class_means(sums, counts)
+        sums.zero_()
+        counts.zero_()
         yield nets
 
 
 def fd(agents: list[Agent], rounds: int) -> Iterator[list[Net]]:
     """Cross entropy, and cross entropy to the softmax of the mean logits of the label's class."""
     nets, target = alike(len(agents)), None
+    sums, counts = torch.zeros(len(agents), CLASSES, CLASSES), torch.zeros(len(agents), CLASSES)
+
+    def loss(i: int, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        logits = nets[i](x)
+        sums[i].index_add_(0, y, logits.detach())
+        counts[i] += torch.bincount(y, minlength=CLASSES)
+        task = F.cross_entropy(logits, y)
+        return task if target is None else task + F.cross_entropy(logits, target[y])
+
     for _ in range(rounds):
-        sums, counts = torch.zeros(len(agents), CLASSES, CLASSES), torch.zeros(len(agents), CLASSES)
-        for i, (agent, net) in enumerate(zip(agents, nets, strict=True)):
-
-            def loss(
-                x: torch.Tensor, y: torch.Tensor, i: int = i, net: Net = net, target: torch.Tensor | None = target
-            ) -> torch.Tensor:
-                logits = net(x)
-                sums[i].index_add_(0, y, logits.detach())
-                counts[i] += torch.bincount(y, minlength=CLASSES)
-                task = F.cross_entropy(logits, y)
-                return task if target is None else task + F.cross_entropy(logits, target[y])
-
-            epoch(agent, [net], loss)
+        for i, agent in enumerate(agents):
+            epoch(agent, [nets[i]], partial(loss, i))
         target = F.softmax(class_means(sums, counts), 1)
+        sums.zero_()
+        counts.zero_()
         yield nets
 
 
 def fml(agents: list[Agent], rounds: int) -> Iterator[list[Net]]:
     """Each agent's own net and a companion teach each other; the companions are averaged."""
     nets, companions = alike(len(agents)), alike(len(agents))
+
+    def loss(i: int, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        mine, theirs = nets[i](x), companions[i](x)
+        task = F.cross_entropy(mine, y) + F.cross_entropy(theirs, y)
+        return 0.5 * (task + kl(mine, theirs) + kl(theirs, mine))
+
     for _ in range(rounds):
-        for agent, net, companion in zip(agents, nets, companions, strict=True):
-
-            def loss(x: torch.Tensor, y: torch.Tensor, net: Net = net, companion: Net = companion) -> torch.Tensor:
-                mine, theirs = net(x), companion(x)
-                task = F.cross_entropy(mine, y) + F.cross_entropy(theirs, y)
-                return 0.5 * (task + kl(mine, theirs) + kl(theirs, mine))
-
-            epoch(agent, [net, companion], loss)
+        for i, agent in enumerate(agents):
+            epoch(agent, [nets[i], companions[i]], partial(loss, i))
         state = mean_state(companions, agents)
         for companion in companions:
             companion.load_state_dict(state)
@@ -205,19 +206,17 @@ def fedkd(agents: list[Agent], rounds: int) -> Iterator[list[Net]]:
     """As fml, adaptive and with hidden features; the averaged companion comes back from one truncated SVD a round."""
     nets, companions = alike(len(agents)), alike(len(agents))
     maps = [nn.Linear(512, 512, bias=False) for _ in agents]
+
+    def loss(i: int, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        features, other = nets[i].body(x), companions[i].body(x)
+        mine, theirs = nets[i].head(features), companions[i].head(other)
+        task = F.cross_entropy(mine, y) + F.cross_entropy(theirs, y)
+        shared = kl(mine, theirs) + kl(theirs, mine) + F.mse_loss(features, maps[i](other))
+        return task + shared / task.detach()
+
     for number in range(rounds):
-        for agent, net, companion, hidden in zip(agents, nets, companions, maps, strict=True):
-
-            def loss(
-                x: torch.Tensor, y: torch.Tensor, net: Net = net, companion: Net = companion, hidden: nn.Module = hidden
-            ) -> torch.Tensor:
-                features, other = net.body(x), companion.body(x)
-                mine, theirs = net.head(features), companion.head(other)
-                task = F.cross_entropy(mine, y) + F.cross_entropy(theirs, y)
-                shared = kl(mine, theirs) + kl(theirs, mine) + F.mse_loss(features, hidden(other))
-                return task + shared / task.detach()
-
-            epoch(agent, [net, companion, hidden], loss)
+        for i, agent in enumerate(agents):
+            epoch(agent, [nets[i], companions[i], maps[i]], partial(loss, i))
         progress = number / max(rounds - 1, 1)
         state = truncated(mean_state(companions, agents), ENERGY[0] + (ENERGY[1] - ENERGY[0]) * progress)
         for companion in companions:

@@ -113,7 +113,9 @@ def floor(bench: Bench, method: str) -> dict[str, float]:
     """Run a floor in a process of its own on one thread."""
     command = [sys.executable, str(HERE / "floors.py"), method, "--data", str(bench.work / "data")]
     command += ["--rounds", str(bench.rounds)]
-    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    said = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     found = json.loads(said.stdout)
     costs = {kind: statistics.median(found[kind][1:] or found[kind]) for kind in ("cpu", "wall")}
     return costs | {"accuracy": found["accuracy"][-1]}
@@ -229,7 +231,11 @@ def write_startup(found: dict[str, Any], bench: Bench) -> str:
     """Write the table."""
     rows = []
     torch, prefect = statistics.median(found["torch"]), statistics.median(found["prefect"])
-    for way, title in (("plain", "without Prefect"), ("running", "a server is running"), ("embedded", "embedded server")):
+    for way, title in (
+        ("plain", "without Prefect"),
+        ("running", "a server is running"),
+        ("embedded", "embedded server"),
+    ):
         first = [turn["first_round"] for turn in found[way]]
         imported = 2 * torch + (0 if way == "plain" else prefect)
         rows.append([
@@ -277,7 +283,9 @@ def measure_scale(bench: Bench) -> dict[str, Any]:
     found = {}
     for agents in (200, 1000):
         bench.job(f"scale: {agents} agents, 100 a round")
-        seen = bench.run("scale.yaml", [f"agents[0].count={agents}", f"participation.share={100 / agents}"], 2, False, True)
+        seen = bench.run(
+            "scale.yaml", [f"agents[0].count={agents}", f"participation.share={100 / agents}"], 2, False, True
+        )
         assert seen.folder is not None
         stored = sum(file.stat().st_size for file in (seen.folder / "state").rglob("*") if file.is_file())
         found[str(agents)] = {
@@ -295,7 +303,9 @@ def write_scale(found: dict[str, Any], bench: Bench) -> str:
         [f"{int(agents):,}", "100", mib(one["peak"]), mib(one["stored"]), f"{one['cpu']:.1f}", f"{one['wall']:.1f}"]
         for agents, one in found.items()
     ]
-    return table(["agents", "a round", "peak memory", "state on disk", "CPU s a round", "wall s a round"], rows, words=0)
+    return table(
+        ["agents", "a round", "peak memory", "state on disk", "CPU s a round", "wall s a round"], rows, words=0
+    )
 
 
 # All of it

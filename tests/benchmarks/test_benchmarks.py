@@ -13,7 +13,6 @@ from codistill.flows.pool import Here
 from codistill.flows.progress import SilentProgress
 from codistill.flows.session import open_session
 from codistill.specs.load import load_specs
-from codistill.tasks.architecture import Architecture
 from codistill.tasks.models import architecture
 from codistill.tasks.networks import build
 from codistill.tasks.streams import torch_stream
@@ -48,6 +47,14 @@ def test_the_floor_has_the_model_and_the_agents_of_the_workload(agents):
     assert sum(len(agent.y_test) for agent in agents) == 200
 
 
+def first_weights() -> dict[str, torch.Tensor]:
+    """What every agent of the run starts from."""
+    (loaded,) = load_specs(str(workload.SPEC))
+    said = loaded.value.agents[0].model
+    made = architecture(said.name, said.parameters, (1, 28, 28), 10)
+    return build(made, torch_stream(loaded.value.seed, "initial", "model", made.name)).state_dict()
+
+
 def test_fedavg_takes_the_same_steps_as_its_floor(agents, tmp_path):
     (loaded,) = load_specs(str(workload.SPEC), ONE_BATCH)
     ready = launch(loaded.value, tmp_path)
@@ -59,16 +66,12 @@ def test_fedavg_takes_the_same_steps_as_its_floor(agents, tmp_path):
     run_plainly(session, progress)
 
     start = floors.Net()
-    start.load_state_dict(_first_weights(architecture("fedavg-cnn", {}, (1, 28, 28), 10)))
+    start.load_state_dict(first_weights())
     nets = list(floors.fedavg(agents, 2, start))[-1]
     assert floors.accuracy(agents, nets) == pytest.approx(told[-1], abs=TOLERANCE)
     mine = pool._workers[0]._keeper.load(0, 3).models["model"].state_dict()
     for name, weight in nets[0].state_dict().items():
         torch.testing.assert_close(mine[name], weight, atol=1e-5, rtol=0)
-
-
-def _first_weights(made: Architecture) -> dict[str, torch.Tensor]:
-    return build(made, torch_stream(0, "initial", "model", made.name)).state_dict()
 
 
 def test_truncation_keeps_the_energy_and_what_is_no_matrix():
@@ -80,7 +83,9 @@ def test_truncation_keeps_the_energy_and_what_is_no_matrix():
 
 def test_tables_are_written_between_their_markers_alone(tmp_path):
     document = tmp_path / "document.md"
-    document.write_text("a\n<!-- measured: x -->\nold\n<!-- end: x -->\nb\n<!-- measured: y -->\nkept\n<!-- end: y -->\n")
+    document.write_text(
+        "a\n<!-- measured: x -->\nold\n<!-- end: x -->\nb\n<!-- measured: y -->\nkept\n<!-- end: y -->\n"
+    )
     markers.replace_between(document, "x", markers.table(["run", "s"], [["a|b", "1"]]))
     text = document.read_text()
     made = "| run | s |\n| --- | ---: |\n| a\\|b | 1 |"

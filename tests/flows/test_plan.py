@@ -171,7 +171,7 @@ SERVED = "{distributed: {server: {name: boss, model: mlp}}}"
 
 
 def test_tiers_with_models_are_measured_under_their_role(conduct):
-    folder = conduct(spec("{use: ds-fl, with: {absorb.epochs: 4, train.epochs: 4}}", OWN, rounds=5))
+    folder = conduct(spec("{use: ds-fl, with: {absorb.epochs: 10, absorb.batch: 8, train.epochs: 5, train.batch: 8}}", OWN, rounds=5))
     found = table(folder, "metrics")
     assert {(row["agent"], row["role"], row["group"]) for row in found if row["role"] != "learner"} == {
         ("edge-1", "edge", "edge"), ("edge-2", "edge", "edge"), ("top", "top", "top"),
