@@ -257,11 +257,3 @@ def as_markdown(comparison: Comparison) -> str:
     rule = "| " + " | ".join(["---"] * len(named) + ["---:"] * len(columns)) + " |"
     notes = "\n".join(clean(note).replace("<", "&lt;") for note in footnotes(comparison))
     return "\n".join([line(heads), rule, *map(line, rows)]) + f"\n\n{notes}\n"
-
-
-def write_comparison(comparison: Comparison, path: str | Path) -> Path:
-    """Write the comparison as a self-contained page, and give its path."""
-    from .comparison_page import comparison_markup
-    from .page import write_atomically
-
-    return write_atomically(Path(path), comparison_markup(comparison))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from .compare import Comparison, Group, estimate_text, footnotes, text_columns
 from .drawing import HALF, WIDE, Palette, Picture, bytes_axis, figure_markup, legend, value_axis
-from .page import Cell, document, escape, table_markup
+from .page import Cell, document, escape, table_markup, write_atomically
 from .text import is_share, plural, shorten
 
 
@@ -157,3 +158,8 @@ def comparison_markup(comparison: Comparison) -> str:
         f"<details><summary>The runs</summary><ul>\n{folders}</ul></details></section>\n</div>\n"
     )
     return document("codistill: comparison", body)
+
+
+def write_comparison(comparison: Comparison, path: str | Path) -> Path:
+    """Write the comparison as a self-contained page, and give its path."""
+    return write_atomically(Path(path), comparison_markup(comparison))

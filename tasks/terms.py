@@ -98,9 +98,34 @@ def _table(rows: Rows, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     return dense, there
 
 
-def _toward(agent: Agent, form: str, classes: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+def _toward(
+    agent: Agent,
+    form: str,
+    context: Context,
+    weight: float,
+    given: Callable[[Batch], torch.Tensor],
+    distance: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> Term | None:
+    """Return the term that pulls what is ``given`` toward the recalled row of the label's class.
+
+    Samples of a class that was not received are left out. None where nothing of ``form`` was recalled.
+    """
     recalled = agent.memory.recall("working", form)
-    return _table(recalled, classes) if isinstance(recalled, Rows) and recalled.items else None
+    if not isinstance(recalled, Rows) or not recalled.items:
+        return None
+    targets, there = _table(recalled, context.world.classes)
+    complete = bool(there.all())
+
+    def loss(batch: Batch) -> torch.Tensor:
+        mine, y = given(batch), batch.y
+        if not complete:
+            known = there[y]
+            if not known.any():
+                return mine.sum() * 0
+            mine, y = mine[known], y[known]
+        return distance(mine, targets[y]) * weight
+
+    return Term(loss)
 
 
 @TERMS.register("proximal", Proximal)
@@ -119,42 +144,18 @@ def proximal(agent: Agent, parameters: Proximal, context: Context) -> Term:
 @TERMS.register("class_logits", ClassLogits)
 def class_logits(agent: Agent, parameters: ClassLogits, context: Context) -> Term | None:
     """Cross entropy to the softmax of the recalled mean logits of the label's class (Jeong et al. 2018)."""
-    target = _toward(agent, "class_logits", context.world.classes)
-    if target is None:
-        return None
-    probabilities, there = torch.softmax(target[0], dim=1), target[1]
-    complete = bool(there.all())
 
-    def loss(batch: Batch) -> torch.Tensor:
-        if complete:
-            return losses.soft_cross_entropy(batch.logits, probabilities[batch.y]) * parameters.kd_weight
-        known = there[batch.y]
-        if not known.any():
-            return batch.logits.sum() * 0
-        return losses.soft_cross_entropy(batch.logits[known], probabilities[batch.y[known]]) * parameters.kd_weight
+    def distance(logits: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+        return losses.soft_cross_entropy(logits, torch.softmax(mean, dim=1))
 
-    return Term(loss)
+    return _toward(agent, "class_logits", context, parameters.kd_weight, lambda batch: batch.logits, distance)
 
 
 @TERMS.register("prototypes", Prototypes)
 def prototypes(agent: Agent, parameters: Prototypes, context: Context) -> Term | None:
     """Mean squared distance from features to the recalled prototype of the label's class (Tan et al. 2022, eq. 7)."""
-    target = _toward(agent, "prototypes", context.world.classes)
-    if target is None:
-        return None
-    centres, there = target
-    complete = bool(there.all())
-
-    def loss(batch: Batch) -> torch.Tensor:
-        if complete:
-            return losses.feature_distance(batch.features, centres[batch.y]) * parameters.prototype_weight
-        known = there[batch.y]
-        if not known.any():
-            return batch.features.sum() * 0
-        distance = losses.feature_distance(batch.features[known], centres[batch.y[known]])
-        return distance * parameters.prototype_weight
-
-    return Term(loss)
+    weight = parameters.prototype_weight
+    return _toward(agent, "prototypes", context, weight, lambda batch: batch.features, losses.feature_distance)
 
 
 @TERMS.register("not_true", NotTrue)

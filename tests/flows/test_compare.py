@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from codistill.flows.compare import as_markdown, as_rows, compare, estimate_text, print_comparison, write_comparison
+from codistill.flows.compare import as_markdown, as_rows, compare, estimate_text, print_comparison
+from codistill.flows.comparison_page import write_comparison
 from codistill.flows.differences import differing
 from codistill.flows.estimates import Estimate, estimate, paired, student_quantile
 from codistill.flows.results import NotARunError
