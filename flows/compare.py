@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .differences import canonical, differing
+from .differences import canonical, comparable, differing
 from .estimates import Estimate, estimate, paired
 from .headline import Headline, headline
 from .results import Results
@@ -99,7 +99,7 @@ def compare(folders: Sequence[str | Path]) -> Comparison:
             notes.append(f"{results.folder} is left out: it is {results.status}, not finished.")
             continue
         figures = headline(results)
-        spec = {key: value for key, value in results.spec().items() if key != "seed"}
+        spec = comparable(results.spec())
         key = canonical(spec)
         specs[key] = spec
         seeds = grouped.setdefault(key, {})

@@ -22,6 +22,8 @@ def value_words(value: Any) -> str:
         return " → ".join(str(next(iter(item))) for item in value)
     if isinstance(value, str):
         return value
+    if isinstance(value, dict) and len(value) == 1 and not any(value.values()):
+        return str(next(iter(value)))  # a name with nothing chosen
     text = json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
     return text if len(text) <= 60 else text[:59] + "…"
 
@@ -59,10 +61,25 @@ def _walk(values: Sequence[Any], path: str) -> Iterator[tuple[str, Sequence[Any]
     yield path, values
 
 
+FIRST = ("recipe.name", "pattern", "data.dataset")
+"""The keys that people look for before any other."""
+
+
+def comparable(spec: dict[str, Any]) -> dict[str, Any]:
+    """Give a spec without what changes no number: the seed, the engine, the words about the recipe."""
+    said = {key: value for key, value in spec.items() if key not in ("seed", "engine", "cite")}
+    recipe = said.get("recipe")
+    if isinstance(recipe, dict):
+        said["recipe"] = {key: value for key, value in recipe.items() if key not in ("cite", "differs")}
+    return said
+
+
 def differing(specs: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     """Give each key whose values differ, with its value in every spec, in words."""
     found: dict[str, list[str]] = {}
-    for path, values in _walk(list(specs), ""):
+    walked = list(_walk(list(specs), ""))
+    order = {key: place for place, key in enumerate(FIRST)}
+    for path, values in sorted(walked, key=lambda pair: order.get(pair[0], len(order))):
         key, again = path, 2
         while key in found:
             key, again = f"{path} ({again})", again + 1

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-SECONDS_TO_END = 5.0
+SECONDS_TO_END = 1.0
 """How long workers that were told to end may take; then they are killed."""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as compute
 
+from ..specs.tree import parse, plain
 from .reading import COLUMNS, NotARunError, read_json, read_table
 from .text import natural_key
 
@@ -126,12 +127,10 @@ class Results:
 
     def spec(self) -> dict[str, Any]:
         """Give the resolved spec; empty where it is missing or not a mapping."""
-        import yaml
-
-        try:
-            content = yaml.safe_load(self.spec_text)
-        except yaml.YAMLError as problem:
-            raise NotARunError(f"{self.folder / 'spec.yaml'} cannot be read as YAML: {problem}") from problem
+        node, problems = parse(self.spec_text, str(self.folder / "spec.yaml"))
+        if node is None and self.spec_text.strip():
+            raise NotARunError(f"the run's spec cannot be read: {problems[0]}")
+        content = plain(node) if node is not None else {}
         return content if isinstance(content, dict) else {}
 
     def agents(self) -> list[AgentInfo]:

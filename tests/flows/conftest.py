@@ -106,4 +106,5 @@ def begin(environment):
     for process in begun:
         if process.poll() is None:
             process.kill()
-        process.communicate()
+        process.wait()
+        process.stdout.close()

@@ -151,3 +151,10 @@ def test_differences_of_specs() -> None:
     twice = [{"recipe": [{"train": {"epochs": n}}, {"train": {"epochs": n}}]} for n in (1, 2)]
     assert list(differing(twice)) == ["recipe.train.epochs", "recipe.train.epochs (2)"]
     assert differing([{"a": [1, 2]}, {"a": [1, 3]}]) == {"a[1]": ["2", "3"]}
+
+
+def test_runs_whose_specs_have_keys_that_yaml_1_1_takes_for_words(tmp_path: Path) -> None:
+    folders = [run_with(tmp_path / f"run-{seed}", 0.6, seed) for seed in (1, 2)]
+    for folder, public in zip(folders, ("public", "private"), strict=True):
+        (folder / "spec.yaml").write_text(f"name: a\nrecipe: {{round: [{{train: {{on: {public}, yes: 1}}}}]}}\n")
+    assert compare(folders).keys == ["recipe.round.train.on"]
