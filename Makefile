@@ -27,6 +27,7 @@ test: install ## run the tests
 lint: install ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy kernels tasks specs flows
 
 bench: install ## measure against the bare loops, side by side (about 15 minutes on a quiet machine)
 	$(BIN)/python -m codistill.tests.benchmarks.run

@@ -97,7 +97,7 @@ def _with_prefect(ready: Ready, runs: Path, pool: Pool, progress: Progress, embe
     with given(spec, pool, progress) as lent:
         state = run_spec(spec, runs=str(runs), into=str(ready.folder.path), return_state=True)
     state.result()
-    if embedded:
+    if embedded and state.state_details.flow_run_id is not None:
         wait_for_records(state.state_details.flow_run_id, lent.task_runs)
 
 

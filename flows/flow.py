@@ -94,7 +94,7 @@ def _run_name() -> str:
 @flow(
     name="codistill",
     flow_run_name=_run_name,
-    task_runner=ThreadPoolTaskRunner(),
+    task_runner=ThreadPoolTaskRunner(),  # type: ignore[arg-type]
     persist_result=False,
     log_prints=False,
     validate_parameters=True,

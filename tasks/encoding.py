@@ -94,12 +94,14 @@ def svd(parameters: SingularValues, values: np.ndarray) -> Columns:
 def restore(name: str, parameters: Parameters, columns: Columns, width: int) -> np.ndarray:
     """Return float32 [N, width] from the columns that encoding ``name`` made under ``parameters``."""
     if name == "int8":
-        return np.asarray(columns["codes"] * columns["scale"], dtype=np.float32)
+        scaled: np.ndarray = columns["codes"].astype(np.float32) * columns["scale"]
+        return scaled
     if isinstance(parameters, Bits):
         packed, depth = columns["packed"], parameters.bits
         flat = np.unpackbits(packed, axis=1)[:, : width * depth].reshape(len(packed), width, depth)
         levels = (flat.astype(np.int32) << np.arange(depth)).sum(axis=2)
-        return (levels / (2**depth - 1)).astype(np.float32)
+        shares: np.ndarray = levels / (2**depth - 1)
+        return shares.astype(np.float32)
     if name == "top-k":
         kept = columns["values"].astype(np.float32)
         full = np.repeat(kept.min(axis=1, keepdims=True), width, axis=1)
