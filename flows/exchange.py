@@ -106,9 +106,7 @@ class Post:
         size, encoding = self._upward(agent, place, number, exchange, given)
         return [self._row(exchange, (place, parent), given, encoding, size, "delivered")]
 
-    def _upward(
-        self, agent: Agent, place: int, number: int, exchange: int, given: Knowledge
-    ) -> tuple[int, Choice]:
+    def _upward(self, agent: Agent, place: int, number: int, exchange: int, given: Knowledge) -> tuple[int, Choice]:
         """Write an agent's packet: a difference from what its parent delivered last, where both hold that."""
         rules, parent = self._rules[exchange], self._plan.agents[place].parent
         held = references.kept(agent, exchange) if rules.differences and parent is not None else None
@@ -179,8 +177,7 @@ class Post:
         return arrived
 
     def _delivery(self, number: int, exchange: int, parent: int, child: int) -> Path | None:
-        apart = self._plan.agents[child].tier < 0 and self._rules[exchange].rule.exclude_self
-        for name in (f"{parent}-to-{child}", f"{parent}-to-all")[: 1 if apart else 2]:
+        for name in (f"{parent}-to-{child}", f"{parent}-to-all"):
             path = self._folder.packet(number, exchange, name)
             if path.exists():
                 return path
@@ -215,9 +212,7 @@ class Post:
         agent.memory.hold(HELD_AS[FORMS[total.form].keyed_by], f"delivered {exchange}", total, number)
         return [rows[child] for child in sorted(rows)]
 
-    def _held_by(
-        self, child: int, number: int, exchange: int, last: tuple[Knowledge, int] | None
-    ) -> Knowledge | None:
+    def _held_by(self, child: int, number: int, exchange: int, last: tuple[Knowledge, int] | None) -> Knowledge | None:
         """Return the last delivery if the child said on its packet of this round that it holds it."""
         path = self._folder.packet(number, exchange, str(child))
         if not self._rules[exchange].differences or not path.exists():

@@ -101,7 +101,9 @@ def test_into_names_one_folder(codistill, write, tmp_path):
 def test_what_is_no_run_is_not_written_into(codistill, write, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
-    said = refused(codistill("run", write(SPEC), "--without-prefect", "--workers", 1, "--into", "mine", folder=tmp_path))
+    said = refused(
+        codistill("run", write(SPEC), "--without-prefect", "--workers", 1, "--into", "mine", folder=tmp_path)
+    )
     assert said == ["mine is there and is no run; name another folder with --into"]
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
@@ -109,7 +111,9 @@ def test_what_is_no_run_is_not_written_into(codistill, write, tmp_path):
 def test_a_data_set_that_is_not_there(codistill, write, tmp_path):
     (tmp_path / "empty").mkdir()
     said = refused(
-        codistill("run", write(SPEC), "--set", "data.dataset=mnist", folder=tmp_path, CODISTILL_DATA=str(tmp_path / "empty"))
+        codistill(
+            "run", write(SPEC), "--set", "data.dataset=mnist", folder=tmp_path, CODISTILL_DATA=str(tmp_path / "empty")
+        )
     )
     assert said and "mnist" in said[0] and str(tmp_path / "empty") in " ".join(said)
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]

@@ -168,7 +168,10 @@ def test_a_lock_holds_against_other_processes_and_dies_with_its_own(tmp_path):
     process = context.Process(target=hold, args=(tmp_path / "run", asked, told))
     process.start()
     assert told.wait(60)
-    with pytest.raises(InUseError, match=rf"run is being run by another process \({process.pid}\)"), locked(tmp_path / "run"):
+    with (
+        pytest.raises(InUseError, match=rf"run is being run by another process \({process.pid}\)"),
+        locked(tmp_path / "run"),
+    ):
         pass
     process.kill()
     process.join()

@@ -143,7 +143,14 @@ def test_the_digest_is_of_what_can_change_a_number(launched):
     digest = launched(spec("fd")).plan.digest
     for same in ("engine.workers=7", "name=other", "cite=somebody"):
         assert launched(spec("fd"), same).plan.digest == digest
-    for other in ("seed=4", "rounds=3", "recipe.train.epochs=2", "agents[0].count=4", "measure.every=2", "pattern=decentralized"):
+    for other in (
+        "seed=4",
+        "rounds=3",
+        "recipe.train.epochs=2",
+        "agents[0].count=4",
+        "measure.every=2",
+        "pattern=decentralized",
+    ):
         assert launched(spec("fd"), other).plan.digest != digest
 
 
@@ -171,7 +178,9 @@ SERVED = "{distributed: {server: {name: boss, model: mlp}}}"
 
 
 def test_tiers_with_models_are_measured_under_their_role(conduct):
-    folder = conduct(spec("{use: ds-fl, with: {absorb.epochs: 10, absorb.batch: 8, train.epochs: 5, train.batch: 8}}", OWN, rounds=5))
+    folder = conduct(
+        spec("{use: ds-fl, with: {absorb.epochs: 10, absorb.batch: 8, train.epochs: 5, train.batch: 8}}", OWN, rounds=5)
+    )
     found = table(folder, "metrics")
     assert {(row["agent"], row["role"], row["group"]) for row in found if row["role"] != "learner"} == {
         ("edge-1", "edge", "edge"), ("edge-2", "edge", "edge"), ("top", "top", "top"),
@@ -180,8 +189,14 @@ def test_tiers_with_models_are_measured_under_their_role(conduct):
     tests = sum(agent.test_samples for agent in plan.agents[: plan.learners])
     for name in ("edge-1", "edge-2", "top"):
         assert [number for number, agent in accuracy if agent == name] == [1, 2, 3, 4, 5]
-        assert accuracy[5, name]["value"] > max(0.3, accuracy[1, name]["value"]) and accuracy[5, name]["weight"] == tests
-    learners = [row["value"] * row["weight"] for (number, _), row in accuracy.items() if number == 5 and row["role"] == "learner"]
+        assert (
+            accuracy[5, name]["value"] > max(0.3, accuracy[1, name]["value"]) and accuracy[5, name]["weight"] == tests
+        )
+    learners = [
+        row["value"] * row["weight"]
+        for (number, _), row in accuracy.items()
+        if number == 5 and row["role"] == "learner"
+    ]
     said = json.loads(folder.summary.read_text())["accuracy"]
     assert said == pytest.approx(sum(learners) / tests)  # of learners alone
     assert {file.stem for file in (folder.path / "models").iterdir()} >= {"edge-1", "edge-2", "top", "m-1"}
@@ -194,7 +209,9 @@ def test_what_a_tier_forwards_is_what_its_own_model_says(conduct):
     for name, tree in (("own", OWN), ("merged", merged)):
         for model in ("linear", "mlp"):
             folder = conduct(spec("ds-fl", tree.replace("model: linear", f"model: {model}"), rounds=2))
-            values[name, model] = {key: row["value"] for key, row in measured(folder).items() if row["role"] == "learner"}
+            values[name, model] = {
+                key: row["value"] for key, row in measured(folder).items() if row["role"] == "learner"
+            }
     assert values["merged", "linear"] == values["merged", "mlp"]
     assert values["own", "linear"] != values["own", "mlp"] and values["own", "mlp"] != values["merged", "mlp"]
 

@@ -162,7 +162,7 @@ def test_beyond_a_limit_rounds_are_merged_into_segments(server, environment, wri
     )
     started = set()
     while command.poll() is None:
-        started |= {words for words in children(command.pid).values()}
+        started |= set(children(command.pid).values())
         time.sleep(0.05)
     assert command.returncode == 0, command.stdout.read()
     assert {word for words in started for word in words if word.startswith("codistill.")} == {"codistill.flows.worker"}
@@ -187,7 +187,9 @@ def test_a_killed_worker_an_interrupt_and_the_rest(server, begin, write, conduct
         return process, until
 
     def wait_for(least, process, until):
-        while (committed := [json.loads(file.read_text())["round"] for file in tmp_path.glob("*/checkpoint.json")]) < [least]:
+        while (committed := [json.loads(file.read_text())["round"] for file in tmp_path.glob("*/checkpoint.json")]) < [
+            least
+        ]:
             assert process.poll() is None and time.monotonic() < until, process.communicate()
             time.sleep(0.01)
         return committed

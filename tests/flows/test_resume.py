@@ -95,76 +95,62 @@ def test_the_number_of_workers_changes_nothing(codistill, spec, undisturbed, tmp
 
 
 def test_a_run_killed_again_and_again_ends_with_the_same_bytes(begin, spec, undisturbed, tmp_path):
-    folder = tmp_path / undisturbed.name
-    draw = random.Random(7)
+    """And it is moved once, for the folder is all there is of it."""
+    runs, draw = tmp_path / "here", random.Random(7)
 
     def after(condition, least, most):
         def moment(process):
-            until(condition, process)
+            until(lambda: condition(runs / undisturbed.name), process)
             time.sleep(draw.uniform(least, most))
 
         return moment
 
     moments = [
-        after(lambda: True, 0.5, 1.5),  # while everything is read
-        after((folder / "packets").is_dir, 0, 0.03),  # in the middle of the launch
-        after(lambda: (folder / "packets" / "0000001").is_dir(), 0, 0.03),
-        *(after(lambda least=least: committed(folder) >= least, 0, 0.1) for least in (3, 9, 15, 20)),
-        after((folder / "metrics.parquet").exists, 0, 0.01),  # in the middle of finishing
-        after(lambda: json.loads((folder / "run.json").read_text())["status"] == "finished", 0, 0.3),  # the report
+        after(lambda folder: True, 0.5, 1.5),  # while everything is read
+        after(lambda folder: (folder / "packets").is_dir(), 0, 0.03),  # in the middle of the launch
+        after(lambda folder: (folder / "packets" / "0000001").is_dir(), 0, 0.03),
+        after(lambda folder: committed(folder) >= 8, 0, 0.1),
+        after(lambda folder: committed(folder) >= 18, 0, 0.1),
+        after(lambda folder: (folder / "metrics.parquet").exists(), 0, 0.01),  # in the middle of finishing
+        after(lambda folder: "finished" in (folder / "run.json").read_text(), 0, 0.3),  # writing the report
     ]
     went_on = []
-    for moment in moments:
-        process = begin("run", spec, "--without-prefect", "--runs", tmp_path, "--workers", 2)
+    for index, moment in enumerate(moments):
+        process = begin("run", spec, "--without-prefect", "--runs", runs, "--workers", 2)
         moment(process)
         left = workers_of(process)
         process.kill()
         assert process.wait() == -signal.SIGKILL
-        until(lambda left=left: not any(Path(f"/proc/{pid}").exists() for pid in left), seconds=5)
-        went_on.append(committed(folder))
-    assert went_on == sorted(went_on) and went_on[0] == -1 and went_on[-1] == 25 and len(set(went_on)) >= 6
-    process = begin("run", spec, "--without-prefect", "--runs", tmp_path, "--workers", 2)
+        until(lambda left=left: not any(Path(f"/proc/{pid}").exists() for pid in left), seconds=8)
+        went_on.append(committed(runs / undisturbed.name))
+        if index == 3:
+            runs = runs.rename(tmp_path / "there")
+    assert went_on == sorted(went_on) and went_on[0] == -1 and went_on[-1] == 25 and len(set(went_on)) >= 4
+    process = begin("run", spec, "--without-prefect", "--runs", runs, "--workers", 2)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0 and "Traceback" not in said
+    folder = runs / undisturbed.name
     same(undisturbed, folder)
     assert (folder / "report.html").stat().st_size > 10_000
     assert not [path.name for path in folder.rglob(".*") if path.name != ".lock"]
 
 
-def test_a_killed_worker_costs_a_round_and_no_more(begin, spec, undisturbed, tmp_path):
+def test_a_second_process_is_refused_and_a_killed_worker_costs_a_round(begin, codistill, spec, undisturbed, tmp_path):
     folder = tmp_path / undisturbed.name
     process = begin("run", spec, "--without-prefect", "--runs", tmp_path, "--workers", 2)
-    until(lambda: committed(folder) >= 5, process)
+    until(lambda: committed(folder) >= 3, process)
+    process.send_signal(signal.SIGSTOP)
+    second = codistill("run", spec, "--without-prefect", "--runs", tmp_path, "--workers", 1)
+    assert (second.returncode, second.stdout) == (2, "")
+    assert second.stderr == f"{folder} is being run by another process ({process.pid})\n"
     workers = workers_of(process)
     assert len(workers) == 2
     os.kill(workers[0], signal.SIGKILL)
+    process.send_signal(signal.SIGCONT)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert f"(process {workers[0]}) ended with status -9" in said and said.count("is done again") == 1
     same(undisturbed, folder)
-
-
-def test_a_second_process_is_refused_while_the_first_goes_on(begin, codistill, spec, undisturbed, tmp_path):
-    folder = tmp_path / undisturbed.name
-    first = begin("run", spec, "--without-prefect", "--runs", tmp_path, "--workers", 1)
-    until(lambda: committed(folder) >= 1, first)
-    first.send_signal(signal.SIGSTOP)
-    second = codistill("run", spec, "--without-prefect", "--runs", tmp_path, "--workers", 1)
-    first.send_signal(signal.SIGCONT)
-    assert (second.returncode, second.stdout) == (2, "")
-    assert second.stderr == f"{folder} is being run by another process ({first.pid})\n"
-    first.communicate(timeout=120)
-    assert first.returncode == 0
-    same(undisturbed, folder)
-
-
-def test_a_folder_moved_while_the_run_stood_still_goes_on(begin, codistill, spec, undisturbed, tmp_path):
-    process = begin("run", spec, "--without-prefect", "--runs", tmp_path / "here", "--workers", 2)
-    until(lambda: committed(tmp_path / "here" / undisturbed.name) >= 4, process)
-    process.kill()
-    process.wait()
-    (tmp_path / "here").rename(tmp_path / "there")
-    same(undisturbed, run(codistill, spec, tmp_path / "there", 2))
 
 
 def test_into_a_folder_of_another_run_is_refused(codistill, spec, undisturbed, tmp_path):

@@ -44,7 +44,8 @@ def test_everybody_takes_part_unless_something_else_is_said():
 
 
 @pytest.mark.parametrize(
-    ("share", "minimum", "expected"), [(0.5, 1, 5), (0.34, 1, 3), (0.01, 1, 1), (0.01, 4, 4), (1.0, 1, 10), (0.9, 10, 10)]
+    ("share", "minimum", "expected"),
+    [(0.5, 1, 5), (0.34, 1, 3), (0.01, 1, 1), (0.01, 4, 4), (1.0, 1, 10), (0.9, 10, 10)],
 )
 def test_a_share_of_those_there_takes_part_but_no_fewer_than_the_minimum(share, minimum, expected):
     plans = scheduled(agents(10), share=share, minimum=minimum)
@@ -209,12 +210,16 @@ def test_late_knowledge_is_merged_in_the_next_round(conduct, monkeypatch, patter
     plan = Plan.read(folders["next"].plan)
     assert [plan.round(n).late for n in (1, 2, 3)] == [(0,), (), ()]
     assert [plan.round(n).stale for n in (1, 2, 3)] == [(), (0,), ()]
-    held = {late: [memories(folder, 1, number)["class_logits"] for number in (1, 2, 3)] for late, folder in folders.items()}
+    held = {
+        late: [memories(folder, 1, number)["class_logits"] for number in (1, 2, 3)] for late, folder in folders.items()
+    }
     assert torch.equal(held["drop"][0].values, held["next"][0].values)
     assert held["drop"][0].samples == 90 and [k.samples for k in held["drop"]] == [90, 90, 90]
     assert [k.samples for k in held["next"]] == [90, 120, 90]
     # by hand: the mean, weighted by samples, of three packets of round 2 and the slow one's of round 1
-    given = [packet.read(folders["next"].packet(number, 0, str(place))) for number, place in ((1, 0), (2, 1), (2, 2), (2, 3))]
+    given = [
+        packet.read(folders["next"].packet(number, 0, str(place))) for number, place in ((1, 0), (2, 1), (2, 2), (2, 3))
+    ]
     assert all(isinstance(one, Rows) for one in given)
     for row, label in enumerate(held["next"][1].ids.tolist()):
         parts = [(one.values[at], one.weights[at]) for one in given for at in range(one.items) if one.ids[at] == label]
@@ -225,7 +230,9 @@ def test_late_knowledge_is_merged_in_the_next_round(conduct, monkeypatch, patter
         assert {row["round"] for row in rows if row["status"] == "late"} == {1}
         assert {row["from"] for row in rows if row["status"] == "late"} == {"slow"}
         assert all(row["from"] != "slow" for row in rows if row["status"] == "delivered" and row["round"] > 1)
-        clock = {(row["round"], row["agent"]): row["status"] for row in pq.read_table(folder.table("clock")).to_pylist()}
+        clock = {
+            (row["round"], row["agent"]): row["status"] for row in pq.read_table(folder.table("clock")).to_pylist()
+        }
         assert [clock[number, "slow"] for number in (1, 2, 3)] == ["late", "absent", "absent"]
 
 
