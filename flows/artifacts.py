@@ -16,7 +16,7 @@ from prefect.artifacts import (
 
 from .diagram import mermaid
 from .launch import Ready
-from .results import Results
+from .report.results import Results
 from .session import Session
 
 SECONDS_BETWEEN = 5.0
@@ -61,8 +61,8 @@ class Artifacts:
             for at in results.accuracy_by_round()
         ]
         create_table_artifact(table, key=f"{self._key}-rounds", description="Accuracy and bytes by round")
-        from .drawing import png
-        from .pictures import accuracy_by_round
+        from .report.drawing import png
+        from .report.pictures import accuracy_by_round
 
         drawn = accuracy_by_round(results)
         assert drawn is not None  # a finished run is measured

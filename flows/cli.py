@@ -38,7 +38,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="print the run folders alone")] = False,
 ) -> None:
     """Run a spec. The same command goes on with a run that was interrupted."""
-    from .command_run import run_command
+    from .commands.run import run_command
 
     said = [*(overrides or []), *([f"engine.workers={workers}"] if workers else [])]
     try:
@@ -50,7 +50,7 @@ def run(
 @app.command()
 def plan(spec: SpecName, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
     """Show what a spec compiles into, without training: agents, stages, task runs, predicted bytes, memory held."""
-    from .command_plan import plan_command
+    from .commands.plan import plan_command
 
     plan_command(spec, overrides or [], runs)
 
@@ -63,7 +63,7 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Compare runs: accuracy with confidence over seeds, gain over the control, bytes, paired differences."""
-    from .command_compare import compare_command
+    from .commands.compare import compare_command
 
     compare_command(folders, html, markdown, as_json)
 
@@ -71,7 +71,7 @@ def compare(
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]) -> None:
     """Write report.html again."""
-    from .report import write_report
+    from .report.write import write_report
 
     print(write_report(folder))
 
@@ -81,7 +81,7 @@ def list_names(
     what: Annotated[str, typer.Argument(metavar="WHAT", help="recipes, datasets, models, operations, ... or specs")],
 ) -> None:
     """Name what can be said, one a line with its sentence."""
-    from .command_list import list_command
+    from .commands.list import list_command
 
     list_command(what)
 
@@ -125,7 +125,7 @@ def _said(error: Exception) -> tuple[str, int] | None:
     """Return the sentence and the status for what can go wrong; None for what cannot, which is a bug."""
     from .lock import InUseError
     from .pool import StageError, WorkerDiedError
-    from .reading import NotARunError
+    from .report.reading import NotARunError
     from .server import ServerError
 
     if isinstance(error, (SpecError, NotARunError, InUseError)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .plan import Plan
-from .text import bytes_text
+from .report.text import bytes_text
 
 
 def mermaid(plan: Plan) -> str:

@@ -26,7 +26,7 @@ def finish(folder: RunFolder, plan: Plan, control: RunFolder | None) -> None:
             _copy(folder.state(last, place), folder.model(agent.name))
     _summarise(folder)
     folder.note(status="finished", finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"), seconds=seconds)
-    from .report import write_report
+    from .report.write import write_report
 
     write_report(folder.path)
 
@@ -40,6 +40,6 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _summarise(folder: RunFolder) -> None:
-    from .summary import summary
+    from .report.summary import summary
 
     replace_text(folder.summary, json.dumps(summary(folder.path), indent=1) + "\n")

@@ -19,7 +19,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from ..specs.load import load_specs
 from .artifacts import Artifacts
-from .checked import checked_holdings
+from .check.holdings import checked_holdings
 from .drive import TRIES, Meter, do_round, doing
 from .launch import Ready, launch, workers_of
 from .live import Progress, SilentProgress

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .reading import read_json
+from .report.reading import read_json
 
 
 @contextmanager

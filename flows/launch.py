@@ -24,7 +24,7 @@ from .holdings import Holdings, hold
 from .lock import NAME as LOCK
 from .lock import locked
 from .plan import Plan
-from .reading import NotARunError, read_json
+from .report.reading import NotARunError, read_json
 
 VERSIONS = ("torch", "numpy", "pyarrow", "prefect", "pydantic", "safetensors", "scikit-learn")
 

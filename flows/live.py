@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from .progress import Closing, Progress, SilentProgress, State
-from .text import bytes_text, clean, plural, seconds_text, shorten, sparkline, value_text
+from .report.text import bytes_text, clean, plural, seconds_text, shorten, sparkline, value_text
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult

@@ -6,7 +6,7 @@ import statistics
 from types import TracebackType
 from typing import Protocol, Self
 
-from .text import clean
+from .report.text import clean
 
 RECENT_ROUNDS = 7
 

@@ -1,8 +1,8 @@
 """What both ends of a link hold already, so that a packet may be a difference from it.
 
-Used where parameters travel as ``svd``: what a round changed has few directions, weights have not. A child keeps what was
-delivered to it last and says on its packets which round's that is; its parent keeps what it delivered. Where the two
-rounds agree a packet is a difference, else it is whole.
+Used where parameters travel as ``svd``: what a round changed has few directions, weights have not. A child keeps
+what was delivered to it last and says on its packets which round's that is; its parent keeps what it delivered.
+Where the two rounds agree a packet is a difference, else it is whole.
 """
 
 from __future__ import annotations

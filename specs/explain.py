@@ -153,7 +153,12 @@ class _Explainer:
         name = str(path[-1])
         free = [meant] if meant else [key for key in keys if at(self.node, (*path[:-1], key)) is None]
         message = f"unknown key; expected {one_of(keys)}" if keys else "unknown key"
-        return Problem(locate(self.node, path, key=True), dotted(path), message, suggestion(name, free or keys) or suggestion(name, keys))
+        return Problem(
+            locate(self.node, path, key=True),
+            dotted(path),
+            message,
+            suggestion(name, free or keys) or suggestion(name, keys),
+        )
 
     def wrong(self, place: Place, mistake: _Mistake) -> Problem:
         path, schema, kind = place.path, place.schema, mistake.kind

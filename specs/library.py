@@ -11,9 +11,7 @@ RECIPES = HERE / "recipes"
 def spec_names() -> list[str]:
     """Return the shipped specs as ``setting/name``."""
     return sorted(
-        path.relative_to(HERE).with_suffix("").as_posix()
-        for path in HERE.glob("*/*.yaml")
-        if path.parent != RECIPES
+        path.relative_to(HERE).with_suffix("").as_posix() for path in HERE.glob("*/*.yaml") if path.parent != RECIPES
     )
 
 

@@ -40,7 +40,10 @@ def _expanded(recipe: Node) -> tuple[Node | None, list[Problem]]:
         if key not in ("use", "with")
     ]
     if "use" not in recipe.value:
-        return None, [*problems, Problem(recipe.mark, "recipe.use", "missing: the name of the recipe that `with` changes")]
+        return None, [
+            *problems,
+            Problem(recipe.mark, "recipe.use", "missing: the name of the recipe that `with` changes"),
+        ]
     made, wrong = _used(recipe.value["use"], "recipe.use")
     problems += wrong
     if made is None or "with" not in recipe.value:

@@ -6,13 +6,13 @@ registered there can be said here.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, create_model, field_validator, model_validator
 
 from ..tasks.choice import Choice, choice, tagged
-from ..tasks.data.registry import DATASETS
 from ..tasks.data.partition import PARTITIONERS
+from ..tasks.data.registry import DATASETS
 from ..tasks.measure import METRICS
 from ..tasks.operations import OPERATIONS
 from ..tasks.parameters import Name, Parameters

@@ -49,9 +49,7 @@ class Distilled(Merge):
     steps: Annotated[int, Field(ge=1)] = Field(100, description="optimizer steps for each architecture")
     batch: Annotated[int, Field(ge=1)] = Field(64, description="public samples a step")
     temperature: Annotated[float, Field(gt=0)] = 1.0
-    optimizer: Optimizer = Field(
-        default_factory=lambda: Optimizer.model_validate("adam"), description="of the fusion"
-    )
+    optimizer: Optimizer = Field(default_factory=lambda: Optimizer.model_validate("adam"), description="of the fusion")
 
 
 @AGGREGATES.register("mean", Merge)
@@ -185,4 +183,3 @@ Aggregate: Any = tagged("Aggregate", AGGREGATES, "by")
 def aggregate(agent: Agent, packets: Sequence[Knowledge], parameters: Any, context: Context) -> Knowledge:
     """One piece of knowledge is made of what several agents say, in the order in which they were declared."""
     return AGGREGATES[parameters.by].function(agent, packets, parameters, context)
-

@@ -121,9 +121,7 @@ def measure(layer: Layer, shape: Shape) -> Measured:
             side = measure(extra, shape)
             if side.output != inner.output:
                 raise ShapeError(f"the shortcut gives {list(side.output)}, the branch {list(inner.output)}")
-            return Measured(
-                inner.output, inner.parameters + side.parameters, inner.multiply_adds + side.multiply_adds
-            )
+            return Measured(inner.output, inner.parameters + side.parameters, inner.multiply_adds + side.multiply_adds)
 
 
 def measure_all(layers: tuple[Layer, ...], shape: Shape) -> Measured:

@@ -27,7 +27,9 @@ class Choice(Parameters):
         if isinstance(value, str):
             if value not in names:
                 raise PydanticCustomError(
-                    "unknown_name", "expected one of {expected}", {"expected": ", ".join(map(str, names)), "names": names}
+                    "unknown_name",
+                    "expected one of {expected}",
+                    {"expected": ", ".join(map(str, names)), "names": names},
                 )
             return {value: {}}
         if isinstance(value, dict):
@@ -80,8 +82,8 @@ def tagged(title: str, registry: Registry[Any], tag: str) -> Any:
     members: list[Any] = []
     for entry in registry:
         name = "".join(part.capitalize() for part in entry.name.replace("_", "-").split("-"))
-        field = (Literal[entry.name], Field(description=entry.sentence))
-        members.append(create_model(f"{title}{name}", __base__=entry.parameters, __doc__=entry.sentence, **{tag: field}))  # type: ignore[call-overload]
+        field: dict[str, Any] = {tag: (Literal[entry.name], Field(description=entry.sentence))}
+        members.append(create_model(f"{title}{name}", __base__=entry.parameters, __doc__=entry.sentence, **field))
     if len(members) == 1:
         return members[0]
     return Annotated[Union[tuple(members)], Discriminator(tag)]  # noqa: UP007

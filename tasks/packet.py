@@ -66,9 +66,7 @@ def encode(
     return sink.getvalue()
 
 
-def decode(
-    source: pa.Buffer | bytes, reference: Knowledge | None = None
-) -> tuple[Knowledge, Mapping[str, str]]:
+def decode(source: pa.Buffer | bytes, reference: Knowledge | None = None) -> tuple[Knowledge, Mapping[str, str]]:
     """Return the knowledge in an Arrow IPC stream and what is written on it.
 
     ``reference``: what :func:`encode` was given; ``ValueError`` where the packet needs one and there is none.

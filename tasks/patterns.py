@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal, TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import networkx as nx
 import numpy as np
@@ -23,7 +23,7 @@ else:
     ModelChoice = choice("Model", MODELS, "The model of an agent.")
 
 GRAPHS: Registry[Callable[..., Edges]] = Registry("graphs")
-PATTERNS: Registry[Callable[..., "Topology"]] = Registry("patterns")
+PATTERNS: Registry[Callable[..., Topology]] = Registry("patterns")
 
 
 class Plain(Parameters):
@@ -149,10 +149,12 @@ class Tier(Parameters):
 class Hierarchical(Parameters):
     """A tree of any depth."""
 
-    tiers: list[Tier] = Field(min_length=1, description="from the tier above the learners to the top, which has one agent")
+    tiers: list[Tier] = Field(
+        min_length=1, description="from the tier above the learners to the top, which has one agent"
+    )
     forward: Literal["merged", "own"] = Field(
         "merged",
-        description="what a tier sends on: what it merged, or (where it has a model) what its model says after absorbing",
+        description="what a tier sends on: what it merged, or what its own model says after absorbing",
     )
 
     @model_validator(mode="after")

@@ -28,16 +28,10 @@ def _plain() -> Choice:
 class Share(Parameters):
     """How knowledge travels."""
 
-    up: EncodingChoice = Field(
-        default_factory=_plain, description="from an agent to its aggregator, or between peers"
-    )
-    down: EncodingChoice = Field(
-        default_factory=_plain, description="from an aggregator to those below it"
-    )
+    up: EncodingChoice = Field(default_factory=_plain, description="from an agent to its aggregator, or between peers")
+    down: EncodingChoice = Field(default_factory=_plain, description="from an aggregator to those below it")
 
 
-def share(
-    knowledge: Knowledge, encoding: Choice, label: packet.Label, reference: Knowledge | None = None
-) -> pa.Buffer:
+def share(knowledge: Knowledge, encoding: Choice, label: packet.Label, reference: Knowledge | None = None) -> pa.Buffer:
     """Knowledge becomes one Arrow message, encoded as the step says, and goes along the pattern's links."""
     return packet.encode(knowledge, encoding.name, encoding.parameters, label, reference)

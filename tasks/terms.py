@@ -197,7 +197,7 @@ def mutual(agent: Agent, parameters: Mutual, context: Context) -> Term:
 
 @TERMS.register("adaptive_mutual", AdaptiveMutual)
 def adaptive_mutual(agent: Agent, parameters: AdaptiveMutual, context: Context) -> Term:
-    """Mutual distillation of logits and hidden features, weaker where both are still wrong (Wu et al. 2022, eq. 1-6)."""
+    """Mutual distillation of logits and features, weaker where both are still wrong (Wu et al. 2022, eq. 1-6)."""
     companion = agent.network("companion").train()
     own, other = (agent.architectures[name].features for name in ("model", "companion"))
     mapping = agent.module("hidden_map", context, lambda: torch.nn.Linear(other, own, bias=False))

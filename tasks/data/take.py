@@ -19,9 +19,7 @@ def take(dataset: Dataset, train: int | None, test: int | None, generator: np.ra
     if train is not None:
         ids = stratified(dataset.y_train, train, generator)
         columns = {name: column[ids] for name, column in dataset.columns_train.items()}
-        dataset = replace(
-            dataset, x_train=dataset.x_train[ids], y_train=dataset.y_train[ids], columns_train=columns
-        )
+        dataset = replace(dataset, x_train=dataset.x_train[ids], y_train=dataset.y_train[ids], columns_train=columns)
     if test is not None:
         ids = stratified(dataset.y_test, test, generator)
         columns = {name: column[ids] for name, column in dataset.columns_test.items()}

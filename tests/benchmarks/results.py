@@ -19,18 +19,18 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from codistill.flows.check import carries
-from codistill.flows.checked import checked_holdings
-from codistill.flows.command_run import plainly
-from codistill.flows.compare import estimate_text
-from codistill.flows.estimates import estimate
-from codistill.flows.headline import headline
+from codistill.flows.check.check import carries
+from codistill.flows.check.holdings import checked_holdings
+from codistill.flows.commands.run import plainly
 from codistill.flows.launch import Ready, launch
 from codistill.flows.lock import locked
 from codistill.flows.pool import Processes
 from codistill.flows.progress import SilentProgress
-from codistill.flows.results import Results
-from codistill.flows.text import seconds_text
+from codistill.flows.report.compare import estimate_text
+from codistill.flows.report.estimates import estimate
+from codistill.flows.report.headline import headline
+from codistill.flows.report.results import Results
+from codistill.flows.report.text import seconds_text
 from codistill.specs.document import Loaded
 from codistill.specs.library import recipe_names
 from codistill.specs.load import load_specs

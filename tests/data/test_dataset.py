@@ -148,9 +148,7 @@ def test_apportion_sums_to_the_total_and_is_off_by_less_than_one(weights: list[f
     seed=st.integers(0, 1000),
 )
 @settings(max_examples=50, deadline=None)
-def test_public_and_private_are_disjoint_complete_and_stratified(
-    labels: np.ndarray, share: float, seed: int
-) -> None:
+def test_public_and_private_are_disjoint_complete_and_stratified(labels: np.ndarray, share: float, seed: int) -> None:
     total = round(share * len(labels))
     if not 0 < total < len(labels):
         with pytest.raises(ValueError, match="at least one"):

@@ -18,7 +18,7 @@ def conduct(tmp_path_factory):
     """A function that runs a spec, given as YAML, on ``lanes`` lanes, and returns its folder. No report is drawn."""
     base = tmp_path_factory.mktemp("fidelity")
     patch = pytest.MonkeyPatch()
-    patch.setattr("codistill.flows.report.write_report", lambda *anything: None)
+    patch.setattr("codistill.flows.report.write.write_report", lambda *anything: None)
     done = {}
 
     def run(text, lanes=1):

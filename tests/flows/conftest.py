@@ -45,7 +45,7 @@ def launched(tmp_path_factory, write):
 def conduct(launched):
     """A function that runs a spec given as YAML in this process, without a report, and returns its folder."""
     patch = pytest.MonkeyPatch()
-    patch.setattr("codistill.flows.report.write_report", lambda *anything: None)
+    patch.setattr("codistill.flows.report.write.write_report", lambda *anything: None)
 
     def run(text, *overrides, lanes=1):
         ready = launched(text, *overrides)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from codistill.flows.check import carries, check, check_with, notes, problems_of_holding
+from codistill.flows.check.check import carries, check, check_with, notes, problems_of_holding
 from codistill.flows.holdings import Holdings, hold
 from codistill.specs.document import Loaded
 from codistill.specs.library import spec_names
@@ -407,7 +407,7 @@ def test_remarks_on_the_data(tmp_path: Path) -> None:
 
 def test_checking_does_not_wait_for_torch() -> None:
     code = (
-        "import sys; from codistill.flows.check import check; from codistill.specs.load import load_specs; "
+        "import sys; from codistill.flows.check.check import check; from codistill.specs.load import load_specs; "
         "assert check(load_specs('fl/fedmd')[0]) == []; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

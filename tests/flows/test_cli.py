@@ -11,10 +11,10 @@ from pathlib import Path
 import codistill as package
 import pytest
 from codistill.flows import cli
-from codistill.flows.command_list import KINDS
+from codistill.flows.commands.list import KINDS
 from codistill.flows.lock import InUseError
 from codistill.flows.pool import StageError, WorkerDiedError
-from codistill.flows.reading import NotARunError
+from codistill.flows.report.reading import NotARunError
 from codistill.flows.server import ServerError
 from codistill.specs.json_schema import json_schema
 

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from codistill.flows.compare import as_markdown, as_rows, compare, estimate_text, print_comparison
-from codistill.flows.comparison_page import write_comparison
-from codistill.flows.differences import differing
-from codistill.flows.estimates import Estimate, estimate, paired, student_quantile
-from codistill.flows.results import NotARunError
+from codistill.flows.report.compare import as_markdown, as_rows, compare, estimate_text, print_comparison
+from codistill.flows.report.comparison_page import write_comparison
+from codistill.flows.report.differences import differing
+from codistill.flows.report.estimates import Estimate, estimate, paired, student_quantile
+from codistill.flows.report.results import NotARunError
 from codistill.tests.flows.made_up_run import write_run, write_table
 from rich.console import Console
 

@@ -9,7 +9,7 @@ from codistill.flows.folder import RunFolder, replacing
 from codistill.flows.launch import launch
 from codistill.flows.lock import InUseError, locked
 from codistill.flows.plan import Plan
-from codistill.flows.reading import NotARunError
+from codistill.flows.report.reading import NotARunError
 from codistill.specs.load import load_specs
 
 SPEC = """

@@ -8,12 +8,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from codistill.flows.drawing import figure_markup
-from codistill.flows.pictures import bytes_by_form
-from codistill.flows.pictures_between import layout, ring, tiers
-from codistill.flows.report import report_markup, write_report
-from codistill.flows.results import AgentInfo, Link, NotARunError, Results
-from codistill.flows.show import PartitionView, heights_text
+from codistill.flows.report.drawing import figure_markup
+from codistill.flows.report.pictures import bytes_by_form
+from codistill.flows.report.pictures_between import layout, ring, tiers
+from codistill.flows.report.results import AgentInfo, Link, NotARunError, Results
+from codistill.flows.report.show import PartitionView, heights_text
+from codistill.flows.report.write import report_markup, write_report
 from codistill.tests.flows.made_up_run import write_run, write_table
 
 VOID = frozenset(["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"])
@@ -93,7 +93,7 @@ def test_every_reference_inside_a_picture_has_its_target(report: str) -> None:
 def test_the_same_folder_gives_the_same_bytes(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", agents=4, rounds=2)
     first = write_report(folder).read_bytes()
-    code = f"from codistill.flows.report import write_report; write_report({str(folder)!r})"
+    code = f"from codistill.flows.report.write import write_report; write_report({str(folder)!r})"
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "1"})
     assert (folder / "report.html").read_bytes() == first
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]

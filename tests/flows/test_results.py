@@ -4,9 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
-from codistill.flows.headline import headline
-from codistill.flows.results import Link, NotARunError, Results
-from codistill.flows.text import bytes_text, clean, difference_text, natural_key, seconds_text, shorten, sparkline
+from codistill.flows.report.headline import headline
+from codistill.flows.report.results import Link, NotARunError, Results
+from codistill.flows.report.text import (
+    bytes_text,
+    clean,
+    difference_text,
+    natural_key,
+    seconds_text,
+    shorten,
+    sparkline,
+)
 from codistill.tests.flows.made_up_run import write_run, write_table
 
 

@@ -11,8 +11,8 @@ from codistill.flows.drive import run_plainly
 from codistill.flows.launch import launch
 from codistill.flows.live import SilentProgress
 from codistill.flows.pool import Here
+from codistill.flows.report.summary import summary
 from codistill.flows.session import open_session
-from codistill.flows.summary import summary
 from codistill.flows.tables import write_tables
 from codistill.specs.library import spec_names
 from codistill.specs.load import load_specs
@@ -33,7 +33,12 @@ def names() -> list[str]:
 
 def measured(name: str, pattern: str, runs: Path) -> dict[str, Any]:
     """Run a shipped spec for a few rounds in this process and return what is held against the golden values."""
-    said = [f"rounds={ROUNDS}", "measure.control=none", f"pattern={PATTERNS[pattern]}", "measure.metrics=[accuracy, cross_entropy]"]
+    said = [
+        f"rounds={ROUNDS}",
+        "measure.control=none",
+        f"pattern={PATTERNS[pattern]}",
+        "measure.metrics=[accuracy, cross_entropy]",
+    ]
     (loaded,) = load_specs(name, said)
     ready = launch(loaded.value, runs)
     session = open_session(ready.folder, Here())

@@ -87,7 +87,8 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
     text = "nam: a\nrounds: x\nrounds: 2\nrecipe: {use: two}\n"
     assert told(tmp_path, text, "recipe.absorb.temprature=1", "rounds.x=3", "=4", "recipe.train.epochs=one") == [
         "--set =4:1:1: expected a key; an assignment is path=value, such as rounds=3",
-        "--set recipe.absorb.temprature=1:1:1: recipe[1].absorb.temprature: unknown key; expected temperature; did you mean 'temperature'?",
+        "--set recipe.absorb.temprature=1:1:1: recipe[1].absorb.temprature: unknown key; expected temperature; "
+        "did you mean 'temperature'?",
         "--set recipe.train.epochs=one:1:21: recipe[0].train.epochs: expected a whole number; got 'one'",
         "--set rounds.x=3:1:1: rounds: there is nothing inside 'x'; set rounds as a whole",
         "x.yaml:1:1: nam: unknown key; expected one of name, recipe, rounds; did you mean 'name'?",

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..specs.problems import Path, suggestion
-from ..specs.schema import Spec
-from ..tasks.choice import Choice
-from ..tasks.patterns import GRAPHS, PATTERNS, changes
-from ..tasks.streams import numpy_stream
-from .check_exchange import described, identity
-from .check_places import Finding, in_round
-from .check_recipe import exchanges, received, roles
-from .compile import agent_names, names_in
+from ...specs.problems import Path, suggestion
+from ...specs.schema import Spec
+from ...tasks.choice import Choice
+from ...tasks.patterns import GRAPHS, PATTERNS, changes
+from ...tasks.streams import numpy_stream
+from ..compile import agent_names, names_in
+from .exchange import described, identity
+from .places import Finding, in_round
+from .recipe import exchanges, received, roles
 
 FEW = 300
 """Up to so many agents a random graph is drawn to see whether it can be; above, its chance is computed."""

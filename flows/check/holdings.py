@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..specs.document import Loaded
-from ..specs.problems import Problem, SpecError
-from ..specs.schema import Spec
+from ...specs.document import Loaded
+from ...specs.problems import Problem, SpecError
+from ...specs.schema import Spec
+from ..holdings import Holdings, hold
+from ..launch import cache_folder
 from .check import check, check_with, problems_of_holding
-from .holdings import Holdings, hold
-from .launch import cache_folder
 
 
 def refuse_wrong(variants: list[Loaded[Spec]]) -> None:

@@ -8,18 +8,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ..specs.document import Loaded
-from ..specs.load import load_specs
-from ..specs.schema import Spec
-from ..tasks.patterns import PATTERNS
-from .check import carries, notes
-from .checked import checked_holdings
-from .compile import agent_names, compile_spec
-from .holdings import Holdings
-from .launch import workers_of
-from .plan import AgentPlan, Plan
-from .show import PartitionView
-from .text import bytes_text, plural, seconds_text
+from ...specs.document import Loaded
+from ...specs.load import load_specs
+from ...specs.schema import Spec
+from ...tasks.patterns import PATTERNS
+from ..check.check import carries, notes
+from ..check.holdings import checked_holdings
+from ..compile import agent_names, compile_spec
+from ..holdings import Holdings
+from ..launch import workers_of
+from ..plan import AgentPlan, Plan
+from ..report.show import PartitionView
+from ..report.text import bytes_text, plural, seconds_text
 
 
 def plan_command(name: str, overrides: list[str], runs: Path) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import networkx as nx
 import numpy as np
 
-from ..specs.document import Loaded
-from ..specs.schema import Spec
-from ..tasks.patterns import GRAPHS
-from .check_recipe import NEED_COMPANION
-from .compile import agent_names
-from .holdings import Holdings
+from ...specs.document import Loaded
+from ...specs.schema import Spec
+from ...tasks.patterns import GRAPHS
+from ..compile import agent_names
+from ..holdings import Holdings
+from .recipe import NEED_COMPANION
 
 MANY_ROWS = 5_000_000
 

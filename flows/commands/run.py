@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from ..specs.document import Loaded
-from ..specs.load import load_specs
-from ..specs.schema import Spec
-from . import server
-from .checked import checked_holdings, refuse_wrong
-from .drive import doing, run_plainly
-from .launch import Ready, launch, workers_of
-from .live import Progress, choose
-from .lock import locked
-from .pool import Pool, Processes
-from .text import bytes_text, value_text
+from ...specs.document import Loaded
+from ...specs.load import load_specs
+from ...specs.schema import Spec
+from .. import server
+from ..check.holdings import checked_holdings, refuse_wrong
+from ..drive import doing, run_plainly
+from ..launch import Ready, launch, workers_of
+from ..live import Progress, choose
+from ..lock import locked
+from ..pool import Pool, Processes
+from ..report.text import bytes_text, value_text
 
 
 def run_command(
@@ -36,7 +36,7 @@ def run_command(
         checked_holdings(variants, runs)
         ready = [_launched(variant.value, runs, into) for variant in variants]
         if not without_prefect:
-            from . import flow  # noqa: F401  # imports Prefect while its server starts
+            from .. import flow  # noqa: F401  # imports Prefect while its server starts
 
             if embedded is not None:
                 embedded.wait()
@@ -90,8 +90,8 @@ def plainly(ready: Ready, pool: Pool, progress: Progress) -> None:
 
 
 def _with_prefect(ready: Ready, runs: Path, pool: Pool, progress: Progress, embedded: bool) -> None:
-    from .flow import given, run_spec
-    from .records import wait_for_records
+    from ..flow import given, run_spec
+    from ..records import wait_for_records
 
     spec = str(ready.folder.spec)
     with given(spec, pool, progress) as lent:

@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from .compare import as_markdown, as_rows, compare, print_comparison
+from ..report.compare import as_markdown, as_rows, compare, print_comparison
 
 
 def compare_command(folders: list[Path], html: Path | None, markdown: bool, as_json: bool) -> None:
@@ -17,7 +17,7 @@ def compare_command(folders: list[Path], html: Path | None, markdown: bool, as_j
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
     if html is not None:
-        from .comparison_page import write_comparison  # matplotlib
+        from ..report.comparison_page import write_comparison  # matplotlib
 
         write_comparison(found, html)
     if as_json:

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from ..specs.problems import Path
-from ..specs.schema import Recipe, Spec
-from ..tasks.choice import Choice
-from .check_places import Finding, in_round
-from .check_recipe import Exchange, exchanges, received
+from ...specs.problems import Path
+from ...specs.schema import Recipe, Spec
+from ...tasks.choice import Choice
+from .places import Finding, in_round
+from .recipe import Exchange, exchanges, received
 
 FOR_MODELS = ("float32", "float16", "svd")
 FOR_ROWS = ("float32", "float16", "int8", "bits", "top-k")

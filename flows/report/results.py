@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as compute
 
-from ..specs.tree import parse, plain
+from ...specs.tree import parse, plain
 from .reading import COLUMNS, NotARunError, read_json, read_table
 from .text import natural_key
 

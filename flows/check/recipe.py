@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..specs.schema import Recipe
-from .check_places import Finding, in_round
+from ...specs.schema import Recipe
+from .places import Finding, in_round
 
 NEED_COMPANION = ("mutual", "adaptive_mutual")
 FROM_MEMORY = ("class_logits", "prototypes")

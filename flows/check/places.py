@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from ..specs.library import RECIPES
-from ..specs.problems import Mark, Path, Problem, dotted
-from ..specs.tree import Node, at
+from ...specs.library import RECIPES
+from ...specs.problems import Mark, Path, Problem, dotted
+from ...specs.tree import Node, at
 
 
 @dataclass(frozen=True)

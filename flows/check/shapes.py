@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..specs.problems import Path
-from ..specs.schema import Spec
-from ..tasks.architecture import Architecture, ShapeError
-from ..tasks.choice import Choice
-from ..tasks.models import architecture
-from .check_pattern import tiers
-from .check_places import Finding
-from .check_recipe import exchanges, roles
-from .compile import agent_names
-from .holdings import Holdings
+from ...specs.problems import Path
+from ...specs.schema import Spec
+from ...tasks.architecture import Architecture, ShapeError
+from ...tasks.choice import Choice
+from ...tasks.models import architecture
+from ..compile import agent_names
+from ..holdings import Holdings
+from .pattern import tiers
+from .places import Finding
+from .recipe import exchanges, roles
 
 WIDTH_KEYS = {"mlp": "hidden", "cnn": "hidden", "fedavg-cnn": "hidden", "resnet": "width"}
 """The parameter of each model that decides how wide its features are."""

@@ -6,20 +6,20 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..specs.library import RECIPES, find_spec, recipe_names, spec_names
-from ..specs.tree import plain, read
-from ..tasks.absorb import ABSORBS
-from ..tasks.aggregate import AGGREGATES
-from ..tasks.data import DATASETS, PARTITIONERS
-from ..tasks.encoding import ENCODINGS
-from ..tasks.extract import EXTRACTS
-from ..tasks.measure import METRICS
-from ..tasks.models import MODELS
-from ..tasks.operations import OPERATIONS
-from ..tasks.optimizers import OPTIMIZERS
-from ..tasks.patterns import GRAPHS, PATTERNS
-from ..tasks.registry import Registry
-from ..tasks.terms import TERMS
+from ...specs.library import RECIPES, find_spec, recipe_names, spec_names
+from ...specs.tree import plain, read
+from ...tasks.absorb import ABSORBS
+from ...tasks.aggregate import AGGREGATES
+from ...tasks.data import DATASETS, PARTITIONERS
+from ...tasks.encoding import ENCODINGS
+from ...tasks.extract import EXTRACTS
+from ...tasks.measure import METRICS
+from ...tasks.models import MODELS
+from ...tasks.operations import OPERATIONS
+from ...tasks.optimizers import OPTIMIZERS
+from ...tasks.patterns import GRAPHS, PATTERNS
+from ...tasks.registry import Registry
+from ...tasks.terms import TERMS
 
 Lines = Iterable[tuple[str, str]]
 

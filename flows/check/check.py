@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ..specs.document import Loaded
-from ..specs.problems import Problem, ordered
-from ..specs.schema import Spec
-from ..tasks.data import DATASETS, DataError
-from ..tasks.patterns import PatternChoice
-from .check_exchange import of_architectures, of_exchanges, of_public
-from .check_notes import notes
-from .check_pattern import of_pattern
-from .check_places import Finding, problem
-from .check_recipe import of_recipe, stores
-from .check_shapes import of_shapes
-from .holdings import Holdings
+from ...specs.document import Loaded
+from ...specs.problems import Problem, ordered
+from ...specs.schema import Spec
+from ...tasks.data import DATASETS, DataError
+from ...tasks.patterns import PatternChoice
+from ..holdings import Holdings
+from .exchange import of_architectures, of_exchanges, of_public
+from .notes import notes
+from .pattern import of_pattern
+from .places import Finding, problem
+from .recipe import of_recipe, stores
+from .shapes import of_shapes
 
 __all__ = ["carries", "check", "check_with", "notes", "problems_of_holding"]
 
