@@ -1,6 +1,7 @@
 """Runs for the tests of this folder: whole specs in this process, or by the command in one of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -98,6 +99,8 @@ def begin(environment):
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            # Whoever is started in the background of a script ignores interrupts, and so would this child.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         begun.append(process)
         return process
