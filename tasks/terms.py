@@ -105,15 +105,18 @@ def _toward(
     weight: float,
     given: Callable[[Batch], torch.Tensor],
     distance: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Term | None:
     """Return the term that pulls what is ``given`` toward the recalled row of the label's class.
 
+    ``prepare`` makes targets of the recalled rows [C, D], once a round.
     Samples of a class that was not received are left out. None where nothing of ``form`` was recalled.
     """
     recalled = agent.memory.recall("working", form)
     if not isinstance(recalled, Rows) or not recalled.items:
         return None
     targets, there = _table(recalled, context.world.classes)
+    targets = targets if prepare is None else prepare(targets)
     complete = bool(there.all())
 
     def loss(batch: Batch) -> torch.Tensor:
@@ -144,11 +147,15 @@ def proximal(agent: Agent, parameters: Proximal, context: Context) -> Term:
 @TERMS.register("class_logits", ClassLogits)
 def class_logits(agent: Agent, parameters: ClassLogits, context: Context) -> Term | None:
     """Cross entropy to the softmax of the recalled mean logits of the label's class (Jeong et al. 2018)."""
-
-    def distance(logits: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-        return losses.soft_cross_entropy(logits, torch.softmax(mean, dim=1))
-
-    return _toward(agent, "class_logits", context, parameters.kd_weight, lambda batch: batch.logits, distance)
+    return _toward(
+        agent,
+        "class_logits",
+        context,
+        parameters.kd_weight,
+        lambda batch: batch.logits,
+        losses.soft_cross_entropy,
+        lambda means: torch.softmax(means, dim=1),
+    )
 
 
 @TERMS.register("prototypes", Prototypes)
