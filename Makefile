@@ -29,10 +29,10 @@ lint: install ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy kernels tasks specs flows
 
-bench: install ## measure against the bare loops, side by side (about 15 minutes on a quiet machine)
+bench: install ## measure against the bare loops, side by side (about an hour on a quiet machine)
 	$(BIN)/python -m codistill.tests.benchmarks.run
 
-results: install ## regenerate docs/results.md (about an hour; finished runs are kept in runs/results)
+results: install ## regenerate docs/results.md (about an hour; finished runs are kept in results-runs)
 	$(BIN)/python -m codistill.tests.benchmarks.results
 
 schema: install ## write specs/spec.schema.json for editors
