@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -26,6 +27,16 @@ ROOM = 192 * 2**20
 """Bytes of models that a worker keeps in memory; the rest waits on disk."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """An agent in memory; ``version`` is the round that left it, or the one that it is in the middle of."""
+
+    agent: Agent
+    version: int
+    unfinished: bool
+    size: int
+
+
 class Keeper:
     """Loads an agent as its last round left it, and keeps it for the next stage."""
 
@@ -34,17 +45,19 @@ class Keeper:
     ) -> None:
         self._folder, self._plan, self._world, self._ids = folder, plan, world, ids
         self._versions = Versions(plan)
-        self._kept: OrderedDict[int, tuple[Agent, int | None, bool]] = OrderedDict()
+        self._kept: OrderedDict[int, _Kept] = OrderedDict()
+        self._held = 0
         self._aside: set[int] = set()
 
     def load(self, place: int, number: int) -> Agent:
         """Return the agent as it stands in round ``number``: in the middle of it, or as the round before left it."""
-        if place in self._kept:
-            agent, version, unfinished = self._kept.pop(place)
-            current = version == number if unfinished else version == self._versions.before(number, place)
-            if current:
-                self._kept[place] = (agent, version, unfinished)
-                return agent
+        kept = self._kept.get(place)
+        if kept is not None:
+            expected = number if kept.unfinished else self._versions.before(number, place)
+            if kept.version == expected:
+                self._kept.move_to_end(place)
+                return kept.agent
+            self._let_go(place)
         agent = self._made(place)
         if place in self._aside:
             self._aside.discard(place)
@@ -57,23 +70,30 @@ class Keeper:
 
     def keep(self, place: int, agent: Agent, number: int) -> None:
         """Keep an agent between two stages of round ``number``."""
-        self._kept[place] = (agent, number, True)
-        self._make_room(number)
+        self._hold(place, _Kept(agent, number, True, _size(agent)))
 
     def save(self, place: int, agent: Agent, number: int) -> None:
         """Write the version of the agent that round ``number`` leaves, and keep the agent for the next round."""
         self._write(agent, self._folder.state(number, place))
-        self._kept[place] = (agent, number, False)
-        self._make_room(number)
+        self._hold(place, _Kept(agent, number, False, _size(agent)))
 
-    def _make_room(self, number: int) -> None:
-        held = sum(_size(agent) for agent, _, _ in self._kept.values())
-        while held > ROOM and len(self._kept) > 1:
-            place, (agent, _, unfinished) = self._kept.popitem(last=False)
-            held -= _size(agent)
-            if unfinished:
-                self._write(agent, self._folder.unfinished(number, place), working=True)
-                self._aside.add(place)
+    def _hold(self, place: int, kept: _Kept) -> None:
+        """Put an agent last in line, and let those go that waited longest where there is no more room."""
+        if place in self._kept:
+            self._let_go(place)
+        self._kept[place] = kept
+        self._held += kept.size
+        while self._held > ROOM and len(self._kept) > 1:
+            first = next(iter(self._kept))
+            gone = self._let_go(first)
+            if gone.unfinished:
+                self._write(gone.agent, self._folder.unfinished(kept.version, first), working=True)
+                self._aside.add(first)
+
+    def _let_go(self, place: int) -> _Kept:
+        gone = self._kept.pop(place)
+        self._held -= gone.size
+        return gone
 
     def _architectures(self, place: int) -> dict[str, Architecture]:
         said = self._plan.agents[place]

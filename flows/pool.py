@@ -15,6 +15,14 @@ from typing import Any, Protocol
 SECONDS_TO_END = 1.0
 """How long workers that were told to end may take; then they are killed."""
 
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
+    "MALLOC_TOP_PAD_": str(4 * 2**20),
+}
+"""glibc gives a batch's activations back to the system and asks for them again, a page at a time: up to a fifth of a
+round's CPU time. With these it keeps them. Other allocators do not read these names; a person's own setting wins."""
+
 
 class WorkerDiedError(RuntimeError):
     """A worker process ended without an answer; the round can be done again by others."""
@@ -59,7 +67,7 @@ class Processes:
         self._processes = [self._start() for _ in range(lanes)]
 
     def _start(self) -> subprocess.Popen[str]:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        environment = ALLOCATOR | os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         return subprocess.Popen(
             [sys.executable, "-m", f"{__package__}.worker"],
             stdin=subprocess.PIPE,
