@@ -1,0 +1,1 @@
+"""What is fast on a CPU: one graph, compiled when it pays."""

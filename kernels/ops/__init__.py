@@ -1,0 +1,1 @@
+"""The operations as torch sees them: ``torch.library`` operators with fake and autograd registrations."""
