@@ -53,7 +53,8 @@ class Kd:
     def of(cls, words: str, numbers: list[float], ignore_index: int) -> Kd:
         """Make settings of ``mode average weighting`` and of what :meth:`numbers` gave."""
         mode, average, weighting = words.split()
-        return cls(mode, average, weighting, *numbers, ignore_index=ignore_index)
+        temperature, ce, kd, entropy, jsd, target, other, smoothing = numbers
+        return cls(mode, average, weighting, temperature, ce, kd, entropy, jsd, target, other, smoothing, ignore_index)
 
     @property
     def words(self) -> str:
