@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 
@@ -14,6 +14,9 @@ from .live import Progress
 from .lock import InUseError, locked
 from .pool import Pool, StageError, WorkerDiedError
 from .session import Cohort, Session, open_session
+
+StageDoer = Callable[[Session, int, int, list[Cohort], Progress], None]
+"""Does a stage of a round, by its index, for all its cohorts, and waits for them."""
 
 TRIES = 3
 """How often a round is begun before a dying worker ends the run."""
@@ -67,15 +70,18 @@ def do_stage(session: Session, number: int, stage_index: int, cohorts: list[Coho
             raise
 
 
-def do_round(session: Session, number: int, progress: Progress) -> None:
-    """Do one round and commit it. A round whose worker dies is begun again, from what is committed."""
+def do_round(session: Session, number: int, progress: Progress, stage_by: StageDoer = do_stage) -> None:
+    """Do one round, each stage as ``stage_by`` does it.
+
+    A round whose worker dies is begun again, from what is committed. Committing it is the caller's.
+    """
     for attempt in range(1, TRIES + 1):
         try:
             session.begin(number)
             for index, stage in session.stages(number):
                 cohorts = session.cohorts(number, stage)
                 if any(cohort.places or cohort.measured for cohort in cohorts):
-                    do_stage(session, number, index, cohorts, progress)
+                    stage_by(session, number, index, cohorts, progress)
             return
         except WorkerDiedError as death:
             if attempt == TRIES:

@@ -20,15 +20,12 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from ..specs.load import load_specs
 from .artifacts import Artifacts
 from .check.holdings import checked_holdings
-from .drive import TRIES, Meter, do_round, doing
+from .drive import Meter, do_round, doing
 from .launch import Ready, launch, workers_of
 from .live import Progress, SilentProgress
 from .lock import locked
-from .pool import Pool, Processes, WorkerDiedError
-from .session import Session
-
-MOST_TASK_RUNS = 1000
-"""Beyond about this many, rounds are merged into segments: a server drops records of larger flows."""
+from .pool import Pool, Processes
+from .session import Cohort, Session
 
 _OPEN: dict[str, tuple[Session, Progress]] = {}
 """Runs in progress in this process, by folder."""
@@ -138,41 +135,28 @@ def do_run(ready: Ready, pool: Pool, progress: Progress) -> int:
 def _rounds(session: Session, folder: str, progress: Progress, artifacts: Artifacts) -> int:
     first, last = session.next_round, session.plan.rounds
     count = 0
-    if session.plan.task_runs(session.pool.lanes, first) > MOST_TASK_RUNS:
-        size = -(-(last + 1 - first) // max(MOST_TASK_RUNS // 5, 1))
-        for begin in range(first, last + 1, size):
-            segment_task(folder, begin, min(begin + size - 1, last))
-            artifacts.progressed(min(begin + size - 1, last))
-            count += 1
+    for begin, end in session.plan.segments(session.pool.lanes, first):
+        segment_task(folder, begin, end)
+        artifacts.progressed(end)
+        count += 1
+    if count:
         return count
     meter = Meter(session, progress)
+
+    def as_tasks(session: Session, number: int, index: int, cohorts: list[Cohort], progress: Progress) -> None:
+        nonlocal count
+        count += len(cohorts)
+        _stage(session, folder, number, index, len(cohorts), progress)
+
     for number in range(first, last + 1):
-        count += _round(session, folder, number, progress)
+        do_round(session, number, progress, as_tasks)
         meter.commit(number)
         artifacts.progressed(number)
     return count
 
 
-def _round(session: Session, folder: str, number: int, progress: Progress) -> int:
-    count = 0
-    for attempt in range(1, TRIES + 1):
-        try:
-            session.begin(number)
-            for index, stage in session.stages(number):
-                cohorts = session.cohorts(number, stage)
-                if any(cohort.places or cohort.measured for cohort in cohorts):
-                    count += len(cohorts)
-                    _stage(folder, number, index, stage.name, len(cohorts), progress)
-            return count
-        except WorkerDiedError as death:
-            if attempt == TRIES:
-                raise
-            progress.note(f"{death}; round {number} is done again")
-            session.pool.restart()
-    return count
-
-
-def _stage(folder: str, number: int, index: int, name: str, cohorts: int, progress: Progress) -> None:
+def _stage(session: Session, folder: str, number: int, index: int, cohorts: int, progress: Progress) -> None:
+    name = dict(session.stages(number))[index].name
     progress.stage(number, name, 0, cohorts)
     values: list[dict[str, Any]] = [
         {"folder": folder, "number": number, "index": index, "stage": name, "cohort": lane + 1, "of": cohorts}
@@ -187,7 +171,7 @@ def _stage(folder: str, number: int, index: int, name: str, cohorts: int, progre
                 future.wait()
                 progress.stage(number, name, count, cohorts)
         except KeyboardInterrupt:
-            _OPEN[folder][0].pool.close()
+            session.pool.close()
             raise
         for future in waiting:  # all have ended, so no worker is still at the round if it must be done again
             future.result()

@@ -11,6 +11,11 @@ from .folder import replace_text
 
 Kind = Literal["start", "local", "merge", "relay"]
 
+MOST_TASK_RUNS = 1000
+"""Beyond about this many, rounds are merged into segments: a server drops records of larger flows."""
+
+MOST_SEGMENTS = 200
+
 
 @dataclass(frozen=True)
 class AgentPlan:
@@ -175,6 +180,13 @@ class Plan:
         tiers = [agent.tier for agent in self.agents]
         a_round = sum(min(lanes, tiers.count(stage.tier)) for stage in self.stages)
         return a_round * (self.rounds + 1 - max(first, 1)) + (min(lanes, self.learners) if first == 0 else 0)
+
+    def segments(self, lanes: int, first: int) -> list[tuple[int, int]]:
+        """Return the first and last rounds of each segment where rounds from ``first`` are merged, else nothing."""
+        if self.task_runs(lanes, first) <= MOST_TASK_RUNS:
+            return []
+        size = -(-(self.rounds + 1 - first) // MOST_SEGMENTS)
+        return [(begin, min(begin + size - 1, self.rounds)) for begin in range(first, self.rounds + 1, size)]
 
     def write(self, path: Path) -> None:
         """Write the plan as JSON, one agent, stage or round a line."""

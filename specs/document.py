@@ -18,6 +18,7 @@ from .tree import Node, plain, read
 
 M = TypeVar("M", bound=BaseModel)
 Transform = Callable[[Node], tuple[Node, list[Problem]]]
+Rename = Callable[[Path], Path]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ def load(
     overrides: Sequence[str] = (),
     transform: Transform | None = None,
     *,
+    rename: Rename = lambda path: path,
     late_prefixes: tuple[str, ...] = (),
     early_prefixes: tuple[str, ...] = (),
     candidates: Iterable[str] = (),
@@ -42,9 +44,10 @@ def load(
 ) -> list[Loaded[M]]:
     """Read a spec and return it, or the variants of its sweep. Raises ``SpecError`` with every problem.
 
-    ``overrides`` are texts such as ``rounds=3``. They are applied before ``transform``, except those below one
-    of ``late_prefixes`` (unless below one of ``early_prefixes``), which name what the transform makes. ``candidates``
-    are the names of the specs that exist, for the answer to a missing file.
+    ``overrides`` are texts such as ``rounds=3``; ``rename`` turns the short form of a path into the full one. They
+    are applied before ``transform``, except those below one of ``late_prefixes`` (unless below one of
+    ``early_prefixes``), which name what the transform makes. ``candidates`` are the names of the specs that exist, for
+    the answer to a missing file.
     """
     if not FilePath(path).is_file():
         raise SpecError([missing_file(path, candidates)])
@@ -56,6 +59,7 @@ def load(
         model,
         overrides,
         transform,
+        rename=rename,
         late_prefixes=late_prefixes,
         early_prefixes=early_prefixes,
         limit=limit,
@@ -69,13 +73,15 @@ def build(
     overrides: Sequence[str] = (),
     transform: Transform | None = None,
     *,
+    rename: Rename = lambda path: path,
     late_prefixes: tuple[str, ...] = (),
     early_prefixes: tuple[str, ...] = (),
     limit: int = MOST_VARIANTS,
     problems: Iterable[Problem] = (),
 ) -> list[Loaded[M]]:
     """Do what ``load`` does on a tree that was read already, with the problems found so far."""
-    assignments, wrong = _assignments(overrides)
+    given, wrong = _assignments(overrides)
+    assignments = [(rename(path), value) for path, value in given]
     structural = [*problems, *wrong]
     late = [item for item in assignments if _is_late(item[0], late_prefixes, early_prefixes)]
     node, wrong = apply(node, [item for item in assignments if item not in late])

@@ -19,8 +19,9 @@ def load_specs(name: str, overrides: Sequence[str] = ()) -> list[Loaded[Spec]]:
     return load(
         find_spec(name),
         Spec,
-        [in_recipe(assignment) for assignment in overrides],
+        overrides,
         expand_recipe,
+        rename=in_recipe,
         late_prefixes=("recipe",),
         early_prefixes=("recipe.use", "recipe.with"),
         candidates=spec_names(),

@@ -7,7 +7,7 @@ from pathlib import Path as FilePath
 from ..tasks.operations import OPERATIONS
 from .library import find_recipe, recipe_names
 from .override import apply, parse_path
-from .problems import Problem, SpecError, suggestion
+from .problems import Path, Problem, SpecError, suggestion
 from .tree import Node, read
 
 FIELDS = ("name", "cite", "differs", "companion", "start", "round")
@@ -84,8 +84,8 @@ def in_round(path: str) -> str:
     return f"round.{path}" if first in OPERATIONS else path
 
 
-def in_recipe(assignment: str) -> str:
-    """Return ``recipe.train.epochs=2`` as ``recipe.round.train.epochs=2``; anything else as it is."""
-    path, equals, value = assignment.partition("=")
-    head, dot, rest = path.partition(".")
-    return f"recipe.{in_round(rest)}{equals}{value}" if head == "recipe" and dot else assignment
+def in_recipe(path: Path) -> Path:
+    """Return ``recipe.train.epochs`` as ``recipe.round.train.epochs``, and any other path as it is."""
+    if len(path) > 1 and path[0] == "recipe" and path[1] in OPERATIONS:
+        return ("recipe", "round", *path[1:])
+    return path

@@ -14,6 +14,7 @@ from typing import Any, cast
 from pydantic import BaseModel, PydanticUserError, TypeAdapter
 from pydantic_core import CoreSchema, SchemaValidator
 
+from ..tasks.parameters import NAME
 from .problems import Path, one_of, shown
 from .tree import Node, at
 
@@ -37,6 +38,7 @@ _WORDS = {
     "url": "an address",
     "any": "a value",
 }
+_PATTERNS = {NAME: "a name of at most 64 letters, digits, dots, dashes and underscores, a letter or digit first"}
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,8 @@ class Shapes:
             words = self.words(schema)
             return f"a word ({one_of(words)})" if in_union and len(words) > 1 else one_of(words)
         if kind == "str":
-            return f"text that matches {schema['pattern']}" if "pattern" in schema else "text"
+            pattern = schema.get("pattern")
+            return "text" if pattern is None else _PATTERNS.get(pattern, f"text that matches {pattern}")
         if kind in _LISTS:
             return "a list"
         if kind == "union" and "custom_error_type" not in schema:

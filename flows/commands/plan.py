@@ -71,7 +71,9 @@ def _stages(plan: Plan, lanes: int) -> Table:
         runs = min(lanes, len(who))
         total += runs
         table.add_row(stage.name, who[0].role, str(len(who)), str(runs))
-    table.add_row("all, and the start", "", "", f"{total} a round, {plan.task_runs(lanes)} in all")
+    segments = plan.segments(lanes, 0)
+    in_all = f"merged into {len(segments)} segments" if segments else f"{plan.task_runs(lanes)} in all"
+    table.add_row("all, and the start", "", "", f"{total} a round, {in_all}")
     return table
 
 

@@ -244,6 +244,21 @@ def test_the_plan_command_shows_every_pattern(codistill, write, tmp_path, patter
     assert not [path for path in tmp_path.iterdir() if path.name != ".prepared"]
 
 
+def test_the_plan_command_tells_that_rounds_are_merged(codistill, write, tmp_path):
+    path = write(spec("fd", rounds=2000))
+    done = codistill("plan", path, "--runs", tmp_path, "--set", "engine.workers=2", COLUMNS="160")
+    assert "5 a round, merged into 200 segments" in done.stdout, done.stdout
+
+
+def test_segments_are_all_rounds_once(launched):
+    plan = replace(launched(spec("fd")).plan, rounds=1003)
+    for first in (0, 3):
+        segments = plan.segments(2, first)
+        assert [n for begin, end in segments for n in range(begin, end + 1)] == list(range(first, 1004))
+        assert len(segments) <= 200
+    assert plan.segments(2, 900) == []
+
+
 def test_the_bytes_shown_are_those_of_the_plan(codistill, write, tmp_path, launched):
     path = write(spec("fd"))
     (exchange,) = launched(spec("fd")).plan.exchanges

@@ -151,7 +151,7 @@ def test_prefect_changes_no_number_and_prints_nothing_of_its_own(embedded, condu
 
 def test_beyond_a_limit_rounds_are_merged_into_segments(server, environment, write, tmp_path):
     """And with a server configured no other one is started."""
-    code = "import codistill.flows.flow as f; f.MOST_TASK_RUNS = 10; from codistill.flows.cli import main; main()"
+    code = "import codistill.flows.plan as p; p.MOST_TASK_RUNS = 10; from codistill.flows.cli import main; main()"
     said = ["run", str(write(SPEC)), "--runs", str(tmp_path), "--workers", "2", "--set", "measure.control=none"]
     command = subprocess.Popen(
         [sys.executable, "-c", code, *said, "--set", "rounds=6", "--set", "name=merged"],
