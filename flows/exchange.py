@@ -234,11 +234,19 @@ class Post:
             for _, own in self._heard(number, exchange, [child], [child], None if last is None else last[0]):
                 total = without(total, own)
             return (total if total.items else None), f"{place}-to-{child}"
+        fitting = self._fitting(total, child, exchange) if learner else total
+        return fitting, f"{place}-to-all" if fitting is total else f"{place}-to-{child}"
+
+    def _fitting(self, knowledge: Knowledge, child: int, exchange: int) -> Knowledge | None:
+        """Return what of ``knowledge`` a learner can use: of models its own architecture, None where nobody sent it."""
+        if not isinstance(knowledge, Models) or getattr(self._rules[exchange].extract, "of", "model") != "model":
+            return knowledge
         identity = str(self._plan.agents[child].architecture)
-        if learner and isinstance(total, Models) and len(total.tensors) > 1 and identity in total.tensors:
-            group = Models({identity: total.tensors[identity]}, {identity: total.samples_by[identity]})
-            return group, f"{place}-to-{child}"
-        return total, f"{place}-to-all"
+        if identity not in knowledge.tensors:
+            return None
+        if len(knowledge.tensors) == 1:
+            return knowledge
+        return Models({identity: knowledge.tensors[identity]}, {identity: knowledge.samples_by[identity]})
 
     def missed(self, agent: Agent, place: int, number: int, exchange: int) -> tuple[Knowledge | None, list[list[Any]]]:
         """Return what a returning learner missed, and the rows for sending it: what was delivered last above it.
@@ -256,11 +264,12 @@ class Post:
         if not path.exists():
             return None, []
         carried: Knowledge = packet.read(path)
+        if self._fitting(carried, place, exchange) is None:
+            return None, []
         rows = []
         for sender, receiver in pairwise([*reversed(above[: hops + 1]), place]):
-            identity = str(self._plan.agents[receiver].architecture)
-            if receiver == place and isinstance(carried, Models) and identity in carried.tensors:
-                carried = Models({identity: carried.tensors[identity]}, {identity: carried.samples_by[identity]})
+            if receiver == place:
+                carried = self._fitting(carried, place, exchange) or carried
             label = self._label(self._plan.agents[sender].name, number, exchange)
             encoding = self._rules[exchange].encoding("down", None)
             message = share(carried, encoding, label)

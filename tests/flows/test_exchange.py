@@ -102,6 +102,13 @@ def test_what_one_exchange_brought_is_not_taken_for_what_the_next_did_not(conduc
     assert not list(stored.glob("0.semantic.*")) and list(stored.glob("1.semantic.*"))
 
 
+def test_nobody_is_sent_models_of_others_architectures_alone(conduct):
+    # Those of the other architecture are late, so the aggregator has no model that they could use.
+    agents = "{name: a, count: 2, model: linear}, {name: b, count: 2, model: mlp, speed: 0.000001}"
+    folder = conduct(spec("feddf", agents=agents), "participation.deadline=0.001", "recipe.aggregate.steps=1")
+    assert links(ledger(folder, from_="server")) == {("server", "a-1"): 3, ("server", "a-2"): 3}
+
+
 def test_nobody_is_given_back_its_own_without_a_row_in_the_ledger(conduct, everything_stays):
     agents = "{name: a, model: linear}, {name: b, count: 2, model: linear, speed: 0.000001}"
     folder = conduct(spec("fd", agents=agents), "participation.deadline=0.001")
