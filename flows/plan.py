@@ -14,8 +14,6 @@ Kind = Literal["start", "local", "merge", "relay"]
 MOST_TASK_RUNS = 1000
 """Beyond about this many, rounds are merged into segments: a server drops records of larger flows."""
 
-MOST_SEGMENTS = 200
-
 
 @dataclass(frozen=True)
 class AgentPlan:
@@ -185,7 +183,7 @@ class Plan:
         """Return the first and last rounds of each segment where rounds from ``first`` are merged, else nothing."""
         if self.task_runs(lanes, first) <= MOST_TASK_RUNS:
             return []
-        size = -(-(self.rounds + 1 - first) // MOST_SEGMENTS)
+        size = -(-(self.rounds + 1 - first) // max(MOST_TASK_RUNS // 5, 1))
         return [(begin, min(begin + size - 1, self.rounds)) for begin in range(first, self.rounds + 1, size)]
 
     def write(self, path: Path) -> None:
