@@ -13,11 +13,39 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .dispatch import Ran, watch
+    from .graph_scoring import graph_scores, negative_sampling_loss, score_kd_loss
     from .kd import kd_loss
+    from .linear import linear_kd_loss
+    from .relations import relation_angle_loss, relation_distance_loss
+    from .retrieve import Retrieved, retrieve
 
-_HOME = {"Ran": "dispatch", "watch": "dispatch", "kd_loss": "kd"}
+_HOME = {
+    "Ran": "dispatch",
+    "Retrieved": "retrieve",
+    "graph_scores": "graph_scoring",
+    "kd_loss": "kd",
+    "linear_kd_loss": "linear",
+    "negative_sampling_loss": "graph_scoring",
+    "relation_angle_loss": "relations",
+    "relation_distance_loss": "relations",
+    "retrieve": "retrieve",
+    "score_kd_loss": "graph_scoring",
+    "watch": "dispatch",
+}
 
-__all__ = ["Ran", "kd_loss", "watch"]
+__all__ = [
+    "Ran",
+    "Retrieved",
+    "graph_scores",
+    "kd_loss",
+    "linear_kd_loss",
+    "negative_sampling_loss",
+    "relation_angle_loss",
+    "relation_distance_loss",
+    "retrieve",
+    "score_kd_loss",
+    "watch",
+]
 
 
 def __getattr__(name: str) -> Any:

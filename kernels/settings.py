@@ -25,16 +25,16 @@ class Kd:
     label_smoothing: float
     ignore_index: int
 
-    def check(self) -> None:
-        """Raise ``ValueError`` where a setting is out of its range."""
-        checks.one_of("kd_loss", "mode", self.mode, ("forward", "reverse", "jsd", "decoupled"))
-        checks.one_of("kd_loss", "average", self.average, ("probabilities", "logits"))
-        checks.above_zero("kd_loss", "temperature", self.temperature)
-        checks.above_zero("kd_loss", "entropy_temperature", self.entropy_temperature)
+    def check(self, function: str = "kd_loss") -> None:
+        """Raise ``ValueError``, which names ``function``, where a setting is out of its range."""
+        checks.one_of(function, "mode", self.mode, ("forward", "reverse", "jsd", "decoupled"))
+        checks.one_of(function, "average", self.average, ("probabilities", "logits"))
+        checks.above_zero(function, "temperature", self.temperature)
+        checks.above_zero(function, "entropy_temperature", self.entropy_temperature)
         if self.mode == "jsd" and not 0 < self.jsd_weight < 1:
-            raise ValueError(f"kd_loss: jsd_weight is {self.jsd_weight}; expected more than 0 and less than 1")
+            raise ValueError(f"{function}: jsd_weight is {self.jsd_weight}; expected more than 0 and less than 1")
         if not 0 <= self.label_smoothing <= 1:
-            raise ValueError(f"kd_loss: label_smoothing is {self.label_smoothing}; expected 0 to 1")
+            raise ValueError(f"{function}: label_smoothing is {self.label_smoothing}; expected 0 to 1")
 
     def numbers(self) -> list[float]:
         """Return what an operator of torch takes as one list of floats; :meth:`of` is the way back."""

@@ -1,0 +1,68 @@
+"""bfloat16 in Triton's interpreter, repaired: there its values are bit patterns, as NumPy has no such type.
+
+Triton 3.6 to 3.9 multiply the patterns in ``tl.dot`` and in all arithmetic, and round to bfloat16 by cutting off
+(triton#11584). Here ``tl.dot`` and casts do what a GPU does. Other arithmetic is refused: kernels compute in float32.
+"""
+
+import numpy as np
+import triton.language as tl
+from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+
+def decoded(patterns: np.ndarray) -> np.ndarray:
+    """Return the float32 values of bfloat16 bit patterns (uint16); exact."""
+    return (patterns.astype(np.uint32) << 16).view(np.float32)
+
+
+def encoded(values: np.ndarray) -> np.ndarray:
+    """Return the bfloat16 bit patterns (uint16) nearest to float32 values, ties to even."""
+    values = np.asarray(values, dtype=np.float32)
+    bits = np.ascontiguousarray(values).view(np.uint32).reshape(values.shape)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
+
+
+def _is_bf16(handle: TensorHandle) -> bool:
+    return handle.dtype.scalar == tl.bfloat16
+
+
+def _as_float32(handle: TensorHandle) -> TensorHandle:
+    return TensorHandle(decoded(handle.data), tl.float32) if _is_bf16(handle) else handle
+
+
+def repair() -> None:
+    """Change Triton's interpreter in this process; once is enough and more does no harm."""
+    if hasattr(InterpreterBuilder, "_bf16_repaired"):
+        return
+    dot, cast = InterpreterBuilder.create_dot, InterpreterBuilder.cast_impl
+    binary, unary = InterpreterBuilder.binary_op, InterpreterBuilder.unary_op
+
+    def create_dot(self, a, b, *rest):
+        return dot(self, _as_float32(a), _as_float32(b), *rest)
+
+    def cast_impl(self, source, to):
+        values = _as_float32(source)
+        if to.scalar == tl.bfloat16:
+            if _is_bf16(source):
+                return TensorHandle(source.data, tl.bfloat16)
+            return TensorHandle(encoded(values.data.astype(np.float32)), tl.bfloat16)
+        if _is_bf16(source) and to.scalar == tl.float32:
+            return values
+        return cast(self, values, to)
+
+    def binary_op(self, left, right, operation):
+        _refuse(left, right)
+        return binary(self, left, right, operation)
+
+    def unary_op(self, argument, operation):
+        _refuse(argument)
+        return unary(self, argument, operation)
+
+    InterpreterBuilder.create_dot, InterpreterBuilder.cast_impl = create_dot, cast_impl
+    InterpreterBuilder.binary_op, InterpreterBuilder.unary_op = binary_op, unary_op
+    InterpreterBuilder._bf16_repaired = True
+
+
+def _refuse(*handles: TensorHandle) -> None:
+    if any(_is_bf16(handle) for handle in handles):
+        raise TypeError("the kernel computes in bfloat16; make it float32 first: .to(tl.float32) right after the load")
