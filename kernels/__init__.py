@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from .kd import kd_loss
     from .linear import linear_kd_loss
     from .relations import relation_angle_loss, relation_distance_loss
-    from .retrieve import Retrieved, retrieve
+    from .retrieval import Retrieved, retrieve
 
 _HOME = {
     "Ran": "dispatch",
-    "Retrieved": "retrieve",
+    "Retrieved": "retrieval",
     "graph_scores": "graph_scoring",
     "kd_loss": "kd",
     "linear_kd_loss": "linear",
     "negative_sampling_loss": "graph_scoring",
     "relation_angle_loss": "relations",
     "relation_distance_loss": "relations",
-    "retrieve": "retrieve",
+    "retrieve": "retrieval",
     "score_kd_loss": "graph_scoring",
     "watch": "dispatch",
 }

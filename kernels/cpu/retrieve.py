@@ -1,0 +1,140 @@
+"""``retrieve`` on a CPU: candidates by faiss or by maxima of groups, their exact scores, and a proof that they do.
+
+Candidates come with a bound: no other memory scores above it, but for rounding. Where the k-th best candidate is above
+the bound by more than rounding can do, the k best are exact, ties and all. Other rows are done again over all memories.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from ..dispatch import detail
+from ..reference.kd import accumulated
+from ..reference.retrieve import BLOCK, answer, dequantised, length, score_matrix
+from ..reference.retrieve import retrieve as plainly
+from ..retrieve_settings import Bank, Found, Queries, Settings
+from . import faiss_search
+from .group_search import SPARE, Candidates, search
+
+ROOM = 2**22
+"""Numbers of candidates' keys that are held at a time."""
+
+
+def retrieve(asked: Queries, bank: Bank, settings: Settings) -> Found:
+    """Do what :func:`codistill.kernels.reference.retrieve.retrieve` does."""
+    rows, count = asked.rows.shape[0], bank.keys.shape[0]
+    many = min(settings.k + SPARE, count)
+    if not rows or not count:
+        return plainly(asked, bank, settings)
+    why_not = faiss_search.why_not(asked, bank, settings, many)
+    if why_not:
+        detail(f"maxima of groups: {why_not}")
+        candidates = search(asked, bank, settings)
+    else:
+        detail("faiss")
+        indices, scores = faiss_search.search(asked.rows, bank.keys, settings, many)
+        bound = scores[:, -1] if many < count else scores.new_full((rows,), -math.inf)
+        candidates = Candidates(indices, bound)
+    indices, scores, sure = _best_of(candidates, asked, bank, settings)
+    again = (~sure & ~asked.rows.isnan().any(1)).nonzero()[:, 0]
+    if again.numel():
+        indices[again], scores[again] = _best_of_all(asked.part(again), bank, settings)
+    return answer(asked.rows, bank, indices, scores, settings)
+
+
+def _best_of(
+    candidates: Candidates, asked: Queries, bank: Bank, settings: Settings
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return indices and scores [Q, k] of the best candidates, and which rows [Q] are surely right."""
+    rows, many = candidates.indices.shape
+    k, kept = settings.k, min(settings.k, many)
+    indices = torch.full((rows, k), -1)
+    scores = torch.full((rows, k), -math.inf)
+    step = max(1, ROOM // (many * bank.keys.shape[1]))
+    for first in range(0, rows, step):
+        some = slice(first, first + step)
+        at = candidates.indices[some]
+        packed = pack(score_candidates(at, asked.part(some), bank, settings), at)
+        scores[some, :kept], indices[some, :kept] = unpack(packed.topk(kept, 1)[0])
+    error = 2 * rounding(asked, bank, settings)
+    sure = (candidates.bound < scores[:, -1] - error) | (candidates.bound == -math.inf)
+    return indices, scores, sure
+
+
+def _best_of_all(asked: Queries, bank: Bank, settings: Settings) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return indices and scores [Q, k] of the best of M memories; M is more than k."""
+    every = torch.arange(bank.keys.shape[0])
+    chosen = [
+        pack(score_matrix(part, bank, settings), every).topk(settings.k, 1)[0]
+        for part in (asked.part(some) for some in torch.arange(asked.rows.shape[0]).split(max(1, BLOCK // len(every))))
+    ]
+    scores, indices = unpack(torch.cat(chosen))
+    return indices, scores
+
+
+def score_candidates(at: torch.Tensor, asked: Queries, bank: Bank, settings: Settings) -> torch.Tensor:
+    """Return the scores [Q, n] of the memories ``at`` [Q, n]; -inf where that is -1, a mask forbids it or it is NaN."""
+    there = at >= 0
+    inside = at.clamp(min=0)
+    flat = inside.flatten()
+    queries = accumulated(asked.rows)
+    scales = None if bank.key_scales is None else bank.key_scales[flat]
+    keys = dequantised(bank.keys.index_select(0, flat), scales, queries).view(*at.shape, -1)
+    if settings.similarity == "l2":
+        scores = -(keys - queries[:, None]).square_().sum(-1)
+    else:
+        scores = torch.bmm(keys, queries[:, :, None]).squeeze(2)
+        if settings.similarity == "cosine":
+            scores = scores / (length(keys).squeeze(2) * length(queries))
+    scores = scores * settings.scale
+    if bank.bias is not None:
+        scores = scores + bank.bias.to(scores.dtype)[inside]
+    if bank.kept is not None:
+        there = there & bank.kept[inside]
+    if asked.owner is not None and bank.owner is not None:
+        there = there & (bank.owner[inside] != asked.owner[:, None])
+    if asked.class_ is not None and bank.class_ is not None:
+        there = there & (bank.class_[inside] == asked.class_[:, None])
+    return torch.where(there & ~scores.isnan(), scores, -math.inf)
+
+
+def rounding(asked: Queries, bank: Bank, settings: Settings) -> torch.Tensor:
+    """Return by how much float32 may miss a score, [Q]: the bound for sums of D products (Higham 2002, sec. 3.1)."""
+    terms = bank.keys.shape[1] + 4
+    queries = torch.linalg.vector_norm(accumulated(asked.rows), dim=1)
+    # A chunk at a time: bfloat16 and int8 banks are not copied whole.
+    longest = max(float(_longest(bank.part(slice(m, m + 8192)))) for m in range(0, bank.keys.shape[0], 8192))
+    if settings.similarity == "dot":
+        size = queries * longest
+    elif settings.similarity == "cosine":
+        size = torch.full_like(queries, 2.0)  # the lengths are rounded too
+    else:
+        size = (queries + longest).square()
+    size = size * abs(settings.scale)
+    if bank.bias is not None:
+        size = size + bank.bias.float().nan_to_num(0.0, 0.0, 0.0).abs().max()
+    error: torch.Tensor = size * (terms * 2.0**-24)
+    return error
+
+
+def _longest(bank: Bank) -> torch.Tensor:
+    """Return the length of the longest finite key."""
+    keys = dequantised(bank.keys, bank.key_scales, bank.keys.new_empty(0, dtype=torch.float32))
+    lengths: torch.Tensor = torch.linalg.vector_norm(keys, dim=1)
+    return lengths.nan_to_num(0.0, 0.0, 0.0).max()
+
+
+def pack(scores: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """Return int64 that order as float32 ``scores`` do, and equal scores by falling index."""
+    bits = torch.where(scores == 0, 0.0, scores).view(torch.int32)  # -0.0 equals 0.0
+    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    return (ordered.long() << 32) | (0x7FFFFFFF - indices)
+
+
+def unpack(packed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the scores and indices that :func:`pack` was given."""
+    ordered = (packed >> 32).int()
+    bits = torch.where(ordered < 0, ordered ^ 0x7FFFFFFF, ordered)
+    return bits.view(torch.float32), 0x7FFFFFFF - (packed & 0x7FFFFFFF)
