@@ -103,6 +103,22 @@ def schema(
     print(text)
 
 
+bench = typer.Typer(help="Measure; see docs/benchmarks.md and docs/kernels.md.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+
+@bench.command(
+    "kernels",
+    add_help_option=False,  # --help is answered by the benchmark, which also runs without this command line
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def bench_kernels(context: typer.Context) -> None:
+    """Check and time the kernels against eager torch, torch.compile and others; ``compare A.csv B.csv`` compares."""
+    from ..kernels.bench.cli import main as measure
+
+    raise SystemExit(measure(context.args))
+
+
 def _end(sentence: str, status: int = 2) -> NoReturn:
     print(sentence, file=sys.stderr)
     raise SystemExit(status)
