@@ -50,10 +50,10 @@ def kd_loss(
       rows whose label is ignored are not distilled
 
     ``student_logits`` is [..., V] in any float dtype; sums are float32, or float64 for float64. ``teachers`` is one
-    tensor of that shape or a sequence of K, which are not stacked; they get no gradient. ``average`` says whether p is
-    the mean of their probabilities or the softmax of their mean logits. ``teacher_weights`` is None (uniform), [K],
-    [..., K], or "entropy": exp(-H_k / ``entropy_temperature``) by row, H_k the entropy of teacher k at T in nats; they
-    are divided by their sum.
+    tensor of that shape or a sequence of K, which are not stacked. ``average`` says whether p is the mean of their
+    probabilities or the softmax of their mean logits. ``teacher_weights`` is None (uniform), [K], [..., K], or
+    "entropy": exp(-H_k / ``entropy_temperature``) by row, H_k the entropy of teacher k at T in nats; they are divided
+    by their sum. Only the student gets a gradient, and there is no second derivative.
 
     ``labels`` [...] are int64; where they are ``ignore_index`` there is no cross entropy. ``label_smoothing`` is
     that of ``torch.nn.functional.cross_entropy``. ``sample_weights`` [...] multiply a row's whole loss.
@@ -100,9 +100,12 @@ def kd_loss(
             f"kd_loss: teacher_weights has shape {tuple(weights.shape)}; expected [{len(given)}], one a teacher, "
             f"or {[*lead, len(given)]}, one a row and teacher"
         )
+    if inplace:
+        _may_overwrite(student_logits)
     if reduction == "weighted_mean":
         if sample_weights is None:
             raise ValueError("kd_loss: reduction 'weighted_mean' needs sample_weights")
+        sample_weights = sample_weights.double() if student_logits.dtype == torch.float64 else sample_weights.float()
         sample_weights = sample_weights * (sample_weights.numel() / sample_weights.sum())
     columns = student_logits.shape[-1]
     loss = kd_loss_overwriting if inplace else kd_loss_op
@@ -117,3 +120,12 @@ def kd_loss(
         backend or "",
     )
     return made.reshape(lead) if reduction == "none" else made
+
+
+def _may_overwrite(logits: torch.Tensor) -> None:
+    """Refuse what would be lost without notice, and what a flat view cannot be made of."""
+    base = logits._base if logits._is_view() and logits._base is not None else logits
+    if base.is_leaf and base.requires_grad:
+        raise ValueError("kd_loss: inplace would overwrite a parameter; give logits that a model made")
+    if not logits.is_contiguous():
+        raise ValueError("kd_loss: inplace needs contiguous logits")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 import shutil
+import sys
 import types
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -21,17 +23,19 @@ VARIABLE = "CODISTILL_COMPILE"
 """Set to 0 to never compile."""
 
 _LOG = logging.getLogger(__name__)
+_NUMBERS = itertools.count(1)
+_failures: list[str] = []
 
 
 def compiled_when_it_pays(function: Callable[..., Any], work: int, key: Hashable) -> Callable[..., Any]:
     """Return ``function``, compiled if ``work`` elements are many and a compiler is there.
 
-    Calls with another ``key`` (settings, the number of tensors) are compiled apart.
+    Calls with another ``key`` are compiled apart: whatever the graph depends on belongs in there.
     """
     if work < PAYS_FROM:
         detail(f"plain: {work:,} elements, compiled from {PAYS_FROM:,}")
         return function
-    missing = _why_not()
+    missing = why_not()
     if missing:
         detail(f"plain: {missing}")
         return function
@@ -39,12 +43,23 @@ def compiled_when_it_pays(function: Callable[..., Any], work: int, key: Hashable
     return _compiled(function, key)
 
 
-@functools.cache
-def _why_not() -> str:
+def why_not() -> str:
+    """Return why nothing is compiled here, or "" where it can be."""
     if os.environ.get(VARIABLE) == "0":
         return f"{VARIABLE} is 0"
-    compiler = os.environ.get("CXX") or "g++"
-    return "" if shutil.which(compiler) else f"there is no C++ compiler ({compiler})"
+    if _failures:
+        return _failures[0]
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    return "" if shutil.which(compiler.split()[0]) else f"there is no C++ compiler ({compiler})"
+
+
+def of_any_length(tensor: torch.Tensor) -> torch.Tensor:
+    """Return an alias of ``tensor`` whose first dimension a graph is compiled for whatever its length is."""
+    from torch._dynamo import maybe_mark_dynamic
+
+    alias = tensor.detach()
+    maybe_mark_dynamic(alias, 0)
+    return alias
 
 
 @functools.lru_cache(maxsize=64)
@@ -52,7 +67,7 @@ def _compiled(function: Callable[..., Any], key: Hashable) -> Callable[..., Any]
     # torch counts compilations by code object and gives up after eight: each key gets a copy of its own.
     assert isinstance(function, types.FunctionType)
     copy = types.FunctionType(
-        function.__code__.replace(co_name=f"{function.__name__}_{abs(hash(key)) % 10**8}"),
+        function.__code__.replace(co_name=f"{function.__name__}_{next(_NUMBERS)}"),
         function.__globals__,
         function.__name__,
         function.__defaults__,
@@ -60,5 +75,18 @@ def _compiled(function: Callable[..., Any], key: Hashable) -> Callable[..., Any]
     )
     copy.__kwdefaults__ = function.__kwdefaults__
     _LOG.info("compiling %s for the CPU, once a process; %s=0 avoids it", function.__name__, VARIABLE)
-    made: Callable[..., Any] = torch.compile(copy)
-    return made
+    fast = torch.compile(copy, fullgraph=True)
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        if _failures:
+            return function(*arguments)
+        try:
+            return fast(*arguments)
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            _failures.append(f"compiling failed ({type(error.__cause__ or error).__name__})")
+            _LOG.warning("codistill.kernels: torch.compile failed, and nothing is compiled from here on: %s", error)
+            detail(f"plain: {_failures[0]}")
+            return function(*arguments)
+
+    return call

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ..dispatch import Operation
 from ..settings import Kd
@@ -47,25 +49,68 @@ def kd_loss(
     rows, by_student = KD(
         backend, student, student, teachers, labels, teacher_weights, sample_weights, settings, scale, gradient
     )
-    return _reduced(rows, reduction), by_student
+    return _reduced(rows, reduction), by_student.contiguous()
 
 
 @kd_loss.register_fake
 def _kd_loss_fake(student: Tensor, *said: Any) -> tuple[Tensor, Tensor]:
     reduction, _, gradient = said[-3:]
-    made = torch.empty_like(student) if gradient else student.new_empty(0, student.shape[1])
-    return _shape(student, reduction), made
+    return _shape(student, reduction), student.new_empty(student.shape[0] if gradient else 0, student.shape[1])
+
+
+class _Chained(torch.autograd.Function):
+    """The gradient by the student times that by the loss, whose own gradient is refused instead of being zero."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(by_student: Tensor, by_loss: Tensor) -> Tensor:
+        if by_loss.dim():
+            by_loss = by_loss[:, None]
+        elif by_student.dtype == torch.float16:  # a loss scale may be more than float16 holds
+            by_loss = by_loss[None]
+        else:
+            by_loss = by_loss.to(by_student.dtype)
+        return (by_student * by_loss).to(by_student.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Keep nothing."""
+
+    @staticmethod
+    def backward(ctx: Any, _: Any) -> Any:
+        raise NotImplementedError("kd_loss: there is no second derivative; write the loss in plain torch for that")
+
+
+def _chained(by_student: Tensor, by_loss: Tensor) -> Tensor:
+    if _is_one(by_loss):
+        return by_student.detach()
+    made: Tensor = _Chained.apply(by_student, by_loss)  # type: ignore[no-untyped-call]
+    return made
+
+
+def _is_one(by_loss: Tensor) -> bool:
+    """Whether ``backward()`` was called on the loss itself, as far as that can be seen without waiting for a GPU."""
+    return (
+        by_loss.device.type == "cpu"
+        and by_loss.dim() == 0
+        and not torch.is_grad_enabled()
+        and type(by_loss) is Tensor
+        and _get_current_dispatch_mode() is None
+        and not torch._C._functorch.is_functorch_wrapped_tensor(by_loss)
+        and by_loss.item() == 1
+    )
 
 
 def _keep(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.set_materialize_grads(False)  # or every backward makes zeros for the second output
     ctx.save_for_backward(output[1])
     ctx.teachers = len(inputs[1])
 
 
-def _backward(ctx: Any, by_loss: Tensor, _: Any) -> Any:
+def _backward(ctx: Any, by_loss: Tensor | None, _: Any) -> Any:
     (by_student,) = ctx.saved_tensors
-    factor = by_loss[:, None] if by_loss.dim() else by_loss
-    return (by_student * factor.to(by_student.dtype), [None] * ctx.teachers, *[None] * 9)
+    return (None if by_loss is None else _chained(by_student, by_loss), [None] * ctx.teachers, *[None] * 9)
 
 
 kd_loss.register_autograd(_backward, setup_context=_keep)
@@ -119,15 +164,21 @@ class _Transformed(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(output[1])
-        ctx.mark_non_differentiable(output[1])
         ctx.arguments = len(inputs)
 
     @staticmethod
-    def backward(ctx: Any, by_loss: Tensor, _: Any) -> Any:
+    def backward(ctx: Any, by_loss: Tensor | None, _: Any) -> Any:
         (by_student,) = ctx.saved_tensors
-        factor = by_loss[:, None] if by_loss.dim() else by_loss
-        return (by_student * factor.to(by_student.dtype), *[None] * (ctx.arguments - 1))
+        return (None if by_loss is None else _chained(by_student, by_loss), *[None] * (ctx.arguments - 1))
+
+
+def _learns(student: Tensor) -> bool:
+    """Whether somebody may want the gradient; inside of ``vmap`` the tensor itself does not say so."""
+    if not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(student):
+        return student.requires_grad or _learns(torch._C._functorch.get_unwrapped(student))
+    return student.requires_grad
 
 
 def kd_loss_op(
@@ -141,9 +192,11 @@ def kd_loss_op(
     backend: str,
 ) -> Tensor:
     """Return the loss, [] or [N]; arguments as :func:`codistill.kernels.reference.kd.kd` has them."""
-    gradient = torch.is_grad_enabled() and student.requires_grad
+    gradient = torch.is_grad_enabled() and _learns(student)
     said = (settings.words, settings.numbers(), settings.ignore_index, reduction, backend, gradient)
     others = [teacher.detach() for teacher in teachers]
+    teacher_weights = None if teacher_weights is None else teacher_weights.detach()
+    sample_weights = None if sample_weights is None else sample_weights.detach()
     loss: Tensor
     if gradient and not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
         loss, _ = _Transformed.apply(student, said, labels, teacher_weights, sample_weights, *others)  # type: ignore[no-untyped-call]
@@ -188,10 +241,11 @@ class _Overwriting(torch.autograd.Function):
         return loss
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, by_loss: Tensor) -> Any:
         (by_student,) = ctx.saved_tensors
         factor = by_loss[:, None] if by_loss.dim() else by_loss
-        return (by_student.mul_(factor.to(by_student.dtype)), *[None] * 9)
+        return (by_student.mul_(factor), *[None] * 9)
 
 
 def kd_loss_overwriting(
@@ -205,8 +259,8 @@ def kd_loss_overwriting(
     backend: str,
 ) -> Tensor:
     """Do what :func:`kd_loss_op` does, and lose the logits."""
-    if student.is_leaf and student.requires_grad:
-        raise ValueError("kd_loss: inplace would overwrite a parameter; give logits that a model made")
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        raise NotImplementedError("kd_loss: inplace does not go with torch.func transforms; leave it out there")
     made: Tensor = _Overwriting.apply(  # type: ignore[no-untyped-call]
         student,
         [teacher.detach() for teacher in teachers],

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 
 from ..settings import Kd
+from .softmax import exp, highest, log_softmax
 
 Slope = tuple[torch.Tensor, torch.Tensor]
 """A distance by row [N], and its derivative by z / T, [N, V]."""
@@ -37,18 +38,21 @@ def kd(
     be the student itself.
     """
     z, temperature = accumulated(student), settings.temperature
-    log_q = torch.log_softmax(z / temperature, 1)
-    log_p = ensemble(teachers, teacher_weights, settings)
+    top = highest(z)
+    log_q = log_softmax(z, temperature, top)
     live = None if labels is None else labels != settings.ignore_index
-    distance, slope = DISTANCES[settings.mode](log_q, log_p, labels, live, settings)
+    labelled = None
+    if labels is not None and live is not None and not _zero(settings.ce_weight):
+        labelled = cross_entropy(z, labels, live, settings.label_smoothing, top)
+    p, log_p = ensemble([teacher.to(z.dtype) for teacher in teachers], teacher_weights, settings)
+    distance, slope = DISTANCES[settings.mode](log_q, p, log_p, labels, live, settings)
     rows = distance * (settings.kd_weight * temperature**2)
     by_student = slope * (settings.kd_weight * temperature)
-    if labels is not None and live is not None:
-        ce, ce_slope = cross_entropy(z, labels, live, settings.label_smoothing)
-        rows = rows + ce * settings.ce_weight
-        by_student = by_student + ce_slope * settings.ce_weight
+    if labelled is not None:
+        rows = rows + labelled[0] * settings.ce_weight
+        by_student = by_student + labelled[1] * settings.ce_weight
     if sample_weights is not None:
-        weights = accumulated(sample_weights)
+        weights = sample_weights.to(z.dtype)
         rows, by_student = rows * weights, by_student * weights[:, None]
     if not gradient:
         return rows, student.new_empty(0, student.shape[1])
@@ -56,35 +60,41 @@ def kd(
     return rows, made if out is None else out.copy_(made)
 
 
-def ensemble(teachers: Sequence[torch.Tensor], weights: torch.Tensor | None, settings: Kd) -> torch.Tensor:
-    """Return the logarithm of the teachers' common answer, [N, V]."""
-    scaled = [accumulated(teacher) / settings.temperature for teacher in teachers]
-    if len(scaled) == 1:
-        return torch.log_softmax(scaled[0], 1)
-    shares = _shares(scaled, weights, settings)
-    if settings.average == "logits":
-        parts = (torch.where(share == 0, 0.0, share * t) for share, t in zip(shares, scaled, strict=True))
-        return torch.log_softmax(_total(parts), 1)
-    if settings.mode in ("reverse", "decoupled"):  # they ask for log p where p is too small for a float
-        log_p = shares[0].log() + torch.log_softmax(scaled[0], 1)
-        for share, t in zip(shares[1:], scaled[1:], strict=True):
-            log_p = torch.logaddexp(log_p, share.log() + torch.log_softmax(t, 1))
-        return log_p
-    return _total(share * torch.softmax(t, 1) for share, t in zip(shares, scaled, strict=True)).log()
+def _zero(number: float | torch.Tensor) -> bool:
+    """Whether a setting is zero, so that its terms can be left out. A compiled graph has others as tensors []."""
+    return not isinstance(number, torch.Tensor) and number == 0
 
 
-def _shares(scaled: Sequence[torch.Tensor], weights: torch.Tensor | None, settings: Kd) -> list[torch.Tensor]:
+def ensemble(
+    teachers: Sequence[torch.Tensor], weights: torch.Tensor | None, settings: Kd
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the teachers' common answer, [N, V], and its logarithm; ``teachers`` as sums are made."""
+    temperature = settings.temperature
+    if len(teachers) > 1:
+        shares = _shares(teachers, weights, settings)
+        if settings.average == "probabilities":
+            parts = [share.log() + log_softmax(t, temperature) for share, t in zip(shares, teachers, strict=True)]
+            if settings.mode in ("reverse", "decoupled"):  # they ask for log p where p is too small for a float
+                log_p = functools.reduce(torch.logaddexp, parts)
+                return exp(log_p), log_p
+            p = _total(exp(part) for part in parts)
+            return p, p.log()
+        teachers = [_total(weighted(share, t) for share, t in zip(shares, teachers, strict=True))]
+    log_p = log_softmax(teachers[0], temperature)
+    return exp(log_p), log_p
+
+
+def _shares(given: Sequence[torch.Tensor], weights: torch.Tensor | None, settings: Kd) -> list[torch.Tensor]:
     """Return for each teacher its share, [1, 1] or [N, 1]."""
     if settings.weighting == "entropy":
-        each = [torch.exp(-entropy(torch.log_softmax(t, 1)) / settings.entropy_temperature)[:, None] for t in scaled]
-        total = _total(each)
-        return [one / total for one in each]
+        # A softmax, since exp(-H / tau) of every teacher may be too small for a float.
+        entropies = torch.stack([entropy(log_softmax(t, settings.temperature)) for t in given], 1)
+        return list(torch.softmax(-entropies / settings.entropy_temperature, 1).split(1, 1))
     if weights is None:
-        return [scaled[0].new_full((1, 1), 1 / len(scaled))] * len(scaled)
-    given = accumulated(weights).to(scaled[0].dtype)
-    given = given.expand(1, -1) if given.dim() == 1 else given
-    given = given / given.sum(1, keepdim=True)
-    return [given[:, k : k + 1] for k in range(len(scaled))]
+        return [given[0].new_full((1, 1), 1 / len(given))] * len(given)
+    said = accumulated(weights).to(given[0].dtype)
+    said = said.expand(1, -1) if said.dim() == 1 else said
+    return list((said / said.sum(1, keepdim=True)).split(1, 1))
 
 
 def _total(parts: Iterable[torch.Tensor]) -> torch.Tensor:
@@ -93,7 +103,7 @@ def _total(parts: Iterable[torch.Tensor]) -> torch.Tensor:
 
 def entropy(log_p: torch.Tensor) -> torch.Tensor:
     """Return the entropy in nats of each row of log-probabilities [N, V]."""
-    return -weighted(log_p.exp(), log_p).sum(1)
+    return -weighted(exp(log_p), log_p).sum(1)
 
 
 def weighted(p: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
@@ -102,30 +112,45 @@ def weighted(p: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 
 
 def forward(
-    log_q: torch.Tensor, log_p: torch.Tensor, labels: torch.Tensor | None, live: torch.Tensor | None, settings: Kd
+    log_q: torch.Tensor,
+    p: torch.Tensor,
+    log_p: torch.Tensor,
+    labels: torch.Tensor | None,
+    live: torch.Tensor | None,
+    settings: Kd,
 ) -> Slope:
     """KL(p || q)."""
-    p = log_p.exp()
-    return weighted(p, log_p - log_q).sum(1), log_q.exp() - p
+    return weighted(p, log_p - log_q).sum(1), exp(log_q) - p
 
 
 def reverse(
-    log_q: torch.Tensor, log_p: torch.Tensor, labels: torch.Tensor | None, live: torch.Tensor | None, settings: Kd
+    log_q: torch.Tensor,
+    p: torch.Tensor,
+    log_p: torch.Tensor,
+    labels: torch.Tensor | None,
+    live: torch.Tensor | None,
+    settings: Kd,
 ) -> Slope:
     """KL(q || p)."""
-    q = log_q.exp()
+    q = exp(log_q)
     terms = weighted(q, log_q - log_p)
     distance = terms.sum(1)
     return distance, terms - q * distance[:, None]
 
 
 def jsd(
-    log_q: torch.Tensor, log_p: torch.Tensor, labels: torch.Tensor | None, live: torch.Tensor | None, settings: Kd
+    log_q: torch.Tensor,
+    p: torch.Tensor,
+    log_p: torch.Tensor,
+    labels: torch.Tensor | None,
+    live: torch.Tensor | None,
+    settings: Kd,
 ) -> Slope:
     """b KL(p || m) + (1 - b) KL(q || m), m = b p + (1 - b) q."""
     b = settings.jsd_weight
-    p, q = log_p.exp(), log_q.exp()
-    log_m = torch.logaddexp(log_p + math.log(b), log_q + math.log1p(-b))
+    q = exp(log_q)
+    share = torch.as_tensor(b, dtype=log_p.dtype, device=log_p.device)
+    log_m = torch.logaddexp(log_p + share.log(), log_q + torch.log1p(-share))
     theirs = weighted(q, log_q - log_m)
     from_student = theirs.sum(1)
     distance = weighted(p, log_p - log_m).sum(1) * b + from_student * (1 - b)
@@ -133,7 +158,12 @@ def jsd(
 
 
 def decoupled(
-    log_q: torch.Tensor, log_p: torch.Tensor, labels: torch.Tensor | None, live: torch.Tensor | None, settings: Kd
+    log_q: torch.Tensor,
+    p: torch.Tensor,
+    log_p: torch.Tensor,
+    labels: torch.Tensor | None,
+    live: torch.Tensor | None,
+    settings: Kd,
 ) -> Slope:
     """The label's class against the rest, and the rest among themselves (Zhao et al. 2022)."""
     assert labels is not None and live is not None
@@ -143,7 +173,7 @@ def decoupled(
     rest_q, rest_p = _log_rest(log_q, target), _log_rest(log_p, target)
     log_others_q = torch.where(target, -math.inf, log_q - rest_q[:, None])
     log_others_p = torch.where(target, -math.inf, log_p - rest_p[:, None])
-    others_q, others_p = log_others_q.exp(), log_others_p.exp()
+    others_q, others_p = exp(log_others_q), exp(log_others_p)
     tckd = weighted(y_p.exp(), y_p - y_q) + weighted(rest_p.exp(), rest_p - rest_q)
     nckd = weighted(others_p, log_others_p - log_others_q).sum(1)
     gap = (y_q.exp() - y_p.exp())[:, None]
@@ -162,7 +192,8 @@ DISTANCES: dict[str, Callable[..., Slope]] = {
 
 
 def _hot(like: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    return torch.arange(like.shape[1], device=like.device) == labels[:, None]
+    columns = torch.arange(like.shape[1], device=like.device, dtype=torch.int32)
+    return columns == labels.to(torch.int32)[:, None]
 
 
 def _log_rest(log_p: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -170,13 +201,15 @@ def _log_rest(log_p: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return torch.logsumexp(torch.where(target, -math.inf, log_p), 1)
 
 
-def cross_entropy(z: torch.Tensor, labels: torch.Tensor, live: torch.Tensor, smoothing: float) -> Slope:
+def cross_entropy(
+    z: torch.Tensor, labels: torch.Tensor, live: torch.Tensor, smoothing: float, top: torch.Tensor | None = None
+) -> Slope:
     """Return cross entropy to the labels [N], zero where they are ignored, and its derivative by z [N, V]."""
-    log_s = torch.log_softmax(z, 1)
+    log_s = log_softmax(z, 1.0, top)
     at = torch.where(live, labels, 0)[:, None]
     loss = -log_s.gather(1, at).squeeze(1)
     target = _hot(z, labels).to(z.dtype)
-    if smoothing:
+    if not _zero(smoothing):
         loss = loss * (1 - smoothing) - log_s.mean(1) * smoothing
         target = target * (1 - smoothing) + smoothing / z.shape[1]
-    return torch.where(live, loss, 0.0), torch.where(live[:, None], log_s.exp() - target, 0.0)
+    return torch.where(live, loss, 0.0), torch.where(live[:, None], exp(log_s) - target, 0.0)

@@ -1,11 +1,17 @@
-"""bfloat16 in Triton's interpreter, repaired: there its values are bit patterns, as NumPy has no such type.
+"""Triton's interpreter, made to do what a GPU does.
 
-Triton 3.6 to 3.9 multiply the patterns in ``tl.dot`` and in all arithmetic, and round to bfloat16 by cutting off
-(triton#11584). Here ``tl.dot`` and casts do what a GPU does. Other arithmetic is refused: kernels compute in float32.
+bfloat16: its values are bit patterns there, as NumPy has no such type, and Triton 3.6 to 3.9 multiply the patterns in
+``tl.dot`` and in all arithmetic, and round to bfloat16 by cutting off (triton#11584). Here ``tl.dot`` and casts are
+right. Other arithmetic is refused: kernels compute in float32.
+
+NaN: the maximum of NaN and a number is the number on a GPU, and NaN in the interpreters of Triton 3.6 to 3.8.
+
+``range`` of a run-time number: fails in Triton 3.6 with NumPy from 2.4 on.
 """
 
 import numpy as np
 import triton.language as tl
+from triton.runtime import interpreter
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 
@@ -32,7 +38,7 @@ def _as_float32(handle: TensorHandle) -> TensorHandle:
 
 def repair() -> None:
     """Change Triton's interpreter in this process; once is enough and more does no harm."""
-    if hasattr(InterpreterBuilder, "_bf16_repaired"):
+    if hasattr(InterpreterBuilder, "_repaired"):
         return
     dot, cast = InterpreterBuilder.create_dot, InterpreterBuilder.cast_impl
     binary, unary = InterpreterBuilder.binary_op, InterpreterBuilder.unary_op
@@ -60,7 +66,17 @@ def repair() -> None:
 
     InterpreterBuilder.create_dot, InterpreterBuilder.cast_impl = create_dot, cast_impl
     InterpreterBuilder.binary_op, InterpreterBuilder.unary_op = binary_op, unary_op
-    InterpreterBuilder._bf16_repaired = True
+    InterpreterBuilder.create_maxnumf = lambda self, left, right: self.binary_op(left, right, np.fmax)
+    InterpreterBuilder.create_minnumf = lambda self, left, right: self.binary_op(left, right, np.fmin)
+
+    patch_tensor = interpreter._patch_lang_tensor
+
+    def _patch_lang_tensor(tensor, *rest):
+        patch_tensor(tensor, *rest)
+        tensor.__index__ = lambda self: int(self.handle.data.item())
+
+    interpreter._patch_lang_tensor = _patch_lang_tensor
+    InterpreterBuilder._repaired = True
 
 
 def _refuse(*handles: TensorHandle) -> None:

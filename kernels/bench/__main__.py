@@ -1,0 +1,7 @@
+"""``python -m codistill.kernels.bench``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())
