@@ -7,26 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ..dispatch import Operation
 from ..settings import Kd
 from .batching import one_batch
+from .gradients import apart, chained, learns, loss_like, reduced, scale_of, transformed
 
 KD = Operation("kd_loss", reference=".reference.kd:kd", cpu=".cpu.kd:kd", triton=".triton.kd:kd")
-
-
-def _scale(reduction: str, count: int) -> float:
-    return 1 / max(count, 1) if reduction == "mean" else 1.0
-
-
-def _reduced(rows: Tensor, reduction: str) -> Tensor:
-    return rows if reduction == "none" else rows.sum() * _scale(reduction, rows.shape[0])
-
-
-def _shape(student: Tensor, reduction: str) -> Tensor:
-    dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
-    return student.new_empty(student.shape[:1] if reduction == "none" else (), dtype=dtype)
 
 
 @torch.library.custom_op("codistill::kd_loss", mutates_args=())
@@ -45,61 +32,17 @@ def kd_loss(
 ) -> tuple[Tensor, Tensor]:
     """Return the loss, [] or [N], and its gradient by the student, [N, V]."""
     settings = Kd.of(words, list(numbers), ignore_index)
-    scale = _scale(reduction, student.shape[0])
+    scale = scale_of(reduction, student.shape[0])
     rows, by_student = KD(
         backend, student, student, teachers, labels, teacher_weights, sample_weights, settings, scale, gradient
     )
-    return _reduced(rows, reduction), by_student.contiguous()
+    return reduced(rows, reduction), by_student.contiguous()
 
 
 @kd_loss.register_fake
 def _kd_loss_fake(student: Tensor, *said: Any) -> tuple[Tensor, Tensor]:
     reduction, _, gradient = said[-3:]
-    return _shape(student, reduction), student.new_empty(student.shape[0] if gradient else 0, student.shape[1])
-
-
-class _Chained(torch.autograd.Function):
-    """The gradient by the student times that by the loss, whose own gradient is refused instead of being zero."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(by_student: Tensor, by_loss: Tensor) -> Tensor:
-        if by_loss.dim():
-            by_loss = by_loss[:, None]
-        elif by_student.dtype == torch.float16:  # a loss scale may be more than float16 holds
-            by_loss = by_loss[None]
-        else:
-            by_loss = by_loss.to(by_student.dtype)
-        return (by_student * by_loss).to(by_student.dtype)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Keep nothing."""
-
-    @staticmethod
-    def backward(ctx: Any, _: Any) -> Any:
-        raise NotImplementedError("kd_loss: there is no second derivative; write the loss in plain torch for that")
-
-
-def _chained(by_student: Tensor, by_loss: Tensor) -> Tensor:
-    if _is_one(by_loss):
-        return by_student.detach()
-    made: Tensor = _Chained.apply(by_student, by_loss)  # type: ignore[no-untyped-call]
-    return made
-
-
-def _is_one(by_loss: Tensor) -> bool:
-    """Whether ``backward()`` was called on the loss itself, as far as that can be seen without waiting for a GPU."""
-    return (
-        by_loss.device.type == "cpu"
-        and by_loss.dim() == 0
-        and not torch.is_grad_enabled()
-        and type(by_loss) is Tensor
-        and _get_current_dispatch_mode() is None
-        and not torch._C._functorch.is_functorch_wrapped_tensor(by_loss)
-        and by_loss.item() == 1
-    )
+    return loss_like(student, reduction), student.new_empty(student.shape[0] if gradient else 0, student.shape[1])
 
 
 def _keep(ctx: Any, inputs: Any, output: Any) -> None:
@@ -110,7 +53,7 @@ def _keep(ctx: Any, inputs: Any, output: Any) -> None:
 
 def _backward(ctx: Any, by_loss: Tensor | None, _: Any) -> Any:
     (by_student,) = ctx.saved_tensors
-    return (None if by_loss is None else _chained(by_student, by_loss), [None] * ctx.teachers, *[None] * 9)
+    return (None if by_loss is None else chained(by_student, by_loss, "kd_loss"), [None] * ctx.teachers, *[None] * 9)
 
 
 kd_loss.register_autograd(_backward, setup_context=_keep)
@@ -143,12 +86,7 @@ def _kd_loss_batched(
     rows, by_student = kd_loss(
         student, teachers, labels, teacher_weights, sample_weights, *said, "none", backend, gradient
     )
-    rows = rows.view(size, count)
-    by_student = by_student.view(size, -1, by_student.shape[1])
-    if reduction == "none":
-        return (rows, by_student), (0, 0)
-    scale = _scale(reduction, count)
-    return (rows.sum(1) * scale, by_student * scale), (0, 0)
+    return apart(rows, by_student, size, reduction)
 
 
 class _Transformed(torch.autograd.Function):
@@ -171,14 +109,7 @@ class _Transformed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, by_loss: Tensor | None, _: Any) -> Any:
         (by_student,) = ctx.saved_tensors
-        return (None if by_loss is None else _chained(by_student, by_loss), *[None] * (ctx.arguments - 1))
-
-
-def _learns(student: Tensor) -> bool:
-    """Whether somebody may want the gradient; inside of ``vmap`` the tensor itself does not say so."""
-    if not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(student):
-        return student.requires_grad or _learns(torch._C._functorch.get_unwrapped(student))
-    return student.requires_grad
+        return (None if by_loss is None else chained(by_student, by_loss, "kd_loss"), *[None] * (ctx.arguments - 1))
 
 
 def kd_loss_op(
@@ -192,13 +123,13 @@ def kd_loss_op(
     backend: str,
 ) -> Tensor:
     """Return the loss, [] or [N]; arguments as :func:`codistill.kernels.reference.kd.kd` has them."""
-    gradient = torch.is_grad_enabled() and _learns(student)
+    gradient = torch.is_grad_enabled() and learns(student)
     said = (settings.words, settings.numbers(), settings.ignore_index, reduction, backend, gradient)
     others = [teacher.detach() for teacher in teachers]
     teacher_weights = None if teacher_weights is None else teacher_weights.detach()
     sample_weights = None if sample_weights is None else sample_weights.detach()
     loss: Tensor
-    if gradient and not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+    if gradient and transformed():
         loss, _ = _Transformed.apply(student, said, labels, teacher_weights, sample_weights, *others)  # type: ignore[no-untyped-call]
     else:
         loss, _ = kd_loss(student, others, labels, teacher_weights, sample_weights, *said)
@@ -220,16 +151,16 @@ def kd_loss_(
 ) -> Tensor:
     """Return the loss, [] or [N], and leave its gradient where the student's logits were."""
     settings = Kd.of(words, list(numbers), ignore_index)
-    scale = _scale(reduction, student.shape[0])
+    scale = scale_of(reduction, student.shape[0])
     rows, by_student = KD(
         backend, student, student, teachers, labels, teacher_weights, sample_weights, settings, scale, True, student
     )
-    return _reduced(rows, reduction)
+    return reduced(rows, reduction)
 
 
 @kd_loss_.register_fake
 def _kd_loss_fake_(student: Tensor, *said: Any) -> Tensor:
-    return _shape(student, said[-2])
+    return loss_like(student, said[-2])
 
 
 class _Overwriting(torch.autograd.Function):
@@ -259,7 +190,7 @@ def kd_loss_overwriting(
     backend: str,
 ) -> Tensor:
     """Do what :func:`kd_loss_op` does, and lose the logits."""
-    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+    if transformed():
         raise NotImplementedError("kd_loss: inplace does not go with torch.func transforms; leave it out there")
     made: Tensor = _Overwriting.apply(  # type: ignore[no-untyped-call]
         student,

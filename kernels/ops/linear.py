@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..dispatch import Operation
 from ..settings import Kd
+from .gradients import chained
 
 # The chunks are the same everywhere; what a back end does is the loss of each, which it is handed on to.
 LINEAR = Operation(
@@ -85,14 +86,15 @@ def _linear_kd_loss_fake(
 
 
 def _keep(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.set_materialize_grads(False)  # or every backward makes zeros for the gradients that are outputs
     ctx.save_for_backward(*output[1:])
     ctx.wanted = inputs[-1]
     ctx.lists = [len(one) for one in inputs[3:6]]
 
 
-def _backward(ctx: Any, by_loss: Tensor, *_: Any) -> Any:
+def _backward(ctx: Any, by_loss: Tensor | None, *_: Any) -> Any:
     by_student = [
-        made * by_loss.to(made.dtype) if wanted else None
+        chained(made, by_loss, "linear_kd_loss") if wanted and by_loss is not None else None
         for made, wanted in zip(ctx.saved_tensors, ctx.wanted, strict=True)
     ]
     return (*by_student, *([None] * many for many in ctx.lists), *[None] * 10)

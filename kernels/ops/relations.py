@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..dispatch import Operation
+from .gradients import chained
 
 DISTANCE = Operation(
     "relation_distance_loss",
@@ -55,12 +56,14 @@ def _fake(student: Tensor, teacher: Tensor, reduction: str, backend: str, gradie
 
 
 def _keep(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(output[1])
 
 
-def _backward(ctx: Any, by_loss: Tensor, _: Any) -> Any:
+def _backward(ctx: Any, by_loss: Tensor | None, _: Any) -> Any:
     (by_student,) = ctx.saved_tensors
-    return (by_student * by_loss.to(by_student.dtype), None, None, None, None)
+    made = None if by_loss is None else chained(by_student, by_loss, "the relational loss")
+    return (made, None, None, None, None)
 
 
 def _refuse(info: Any, in_dims: Any, *arguments: Any) -> Any:

@@ -9,8 +9,7 @@ from torch import Tensor
 from ..dispatch import Operation
 from ..sparse_settings import SparseKd
 from .batching import one_batch
-from .kd import _Chained as _KdChained
-from .kd import _is_one, _learns, _reduced, _scale, _shape
+from .gradients import apart, chained, learns, loss_like, reduced, scale_of, transformed
 
 SPARSE = Operation(
     "sparse_kd_loss",
@@ -39,25 +38,17 @@ def sparse_kd_loss(
 ) -> tuple[Tensor, Tensor]:
     """Return the loss, [] or [N], and its gradient by the student, [N, V]."""
     settings = SparseKd(temperature, ce_weight, kd_weight, ignore_index)
-    scale = _scale(reduction, student.shape[0])
+    scale = scale_of(reduction, student.shape[0])
     rows, by_student = SPARSE(
         backend, student, student, indices, values, scales, tails, labels, sample_weights, settings, scale, gradient
     )
-    return _reduced(rows, reduction), by_student.contiguous()
+    return reduced(rows, reduction), by_student.contiguous()
 
 
 @sparse_kd_loss.register_fake
 def _sparse_kd_loss_fake(student: Tensor, *said: Any) -> tuple[Tensor, Tensor]:
     reduction, _, gradient = said[-3:]
-    return _shape(student, reduction), student.new_empty(student.shape[0] if gradient else 0, student.shape[1])
-
-
-class _Chained(_KdChained):
-    @staticmethod
-    def backward(ctx: Any, _: Any) -> Any:
-        raise NotImplementedError(
-            "sparse_kd_loss: there is no second derivative; write the loss in plain torch for that"
-        )
+    return loss_like(student, reduction), student.new_empty(student.shape[0] if gradient else 0, student.shape[1])
 
 
 def _keep(ctx: Any, inputs: Any, output: Any) -> None:
@@ -68,11 +59,7 @@ def _keep(ctx: Any, inputs: Any, output: Any) -> None:
 
 def _backward(ctx: Any, by_loss: Tensor | None, _: Any) -> Any:
     (by_student,) = ctx.saved_tensors
-    if by_loss is None:
-        return (None, *ctx.others)
-    if _is_one(by_loss):
-        return (by_student.detach(), *ctx.others)
-    return (_Chained.apply(by_student, by_loss), *ctx.others)  # type: ignore[no-untyped-call]
+    return (None if by_loss is None else chained(by_student, by_loss, "sparse_kd_loss"), *ctx.others)
 
 
 sparse_kd_loss.register_autograd(_backward, setup_context=_keep)
@@ -88,12 +75,7 @@ def _sparse_kd_loss_batched(info: Any, in_dims: Any, *given: Any) -> Any:
         for tensor, dim in zip(tensors, in_dims[:7], strict=True)
     ]
     rows, by_student = sparse_kd_loss(*together, *said, "none", backend, gradient)
-    rows = rows.view(size, -1)
-    by_student = by_student.view(size, -1, by_student.shape[1])
-    if reduction == "none":
-        return (rows, by_student), (0, 0)
-    scale = _scale(reduction, rows.shape[1])
-    return (rows.sum(1) * scale, by_student * scale), (0, 0)
+    return apart(rows, by_student, size, reduction)
 
 
 class _Transformed(torch.autograd.Function):
@@ -128,7 +110,7 @@ def sparse_kd_loss_op(
     backend: str,
 ) -> Tensor:
     """Return the loss, [] or [N]; arguments as :func:`codistill.kernels.reference.sparse.sparse_kd` has them."""
-    gradient = torch.is_grad_enabled() and _learns(student)
+    gradient = torch.is_grad_enabled() and learns(student)
     said = (
         settings.temperature,
         settings.ce_weight,
@@ -141,7 +123,7 @@ def sparse_kd_loss_op(
     sample_weights = None if sample_weights is None else sample_weights.detach()
     tensors = (indices, values, scales, tails.detach(), labels, sample_weights)
     loss: Tensor
-    if gradient and not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+    if gradient and transformed():
         loss, _ = _Transformed.apply(student, said, *tensors)  # type: ignore[no-untyped-call]
     else:
         loss, _ = sparse_kd_loss(student, *tensors, *said)

@@ -17,6 +17,12 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 else:
     collect_ignore_glob.append("test_*")
 
+
+def pytest_configure(config):
+    """NumPy warns where the interpreter computes with infinities and NaN, as a GPU does without a word."""
+    config.addinivalue_line("filterwarnings", "ignore::RuntimeWarning:triton.runtime.interpreter")
+
+
 MARGIN = 4096
 """Canary elements on either side. A multiple of 16, so that a guarded tensor is aligned as a fresh one is."""
 
