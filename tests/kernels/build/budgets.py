@@ -40,7 +40,7 @@ def budget(measured: dict[str, float]) -> dict[str, dict[str, float]]:
     at_most["instructions"] = math.ceil(measured["instructions"] * 1.1)
     at_most["ldg"] = math.ceil(measured["ldg"] * 1.1)
     at_most["shared_bytes"] = measured["shared_bytes"]
-    at_most["seconds"] = max(5, math.ceil(measured["seconds"] * 5))
+    at_most["seconds"] = max(15, math.ceil(measured["seconds"] * 5))
     at_least = {name: measured[name] for name in ("ldg128", "stg128", "hgmma") if measured[name]}
     if measured["dots"]:
         at_least["tensor_core"] = max(1, measured["tensor_core"])

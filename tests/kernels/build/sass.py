@@ -78,8 +78,16 @@ def _spilled(kernel: Any) -> int:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernel.ptx"
         source.write_text(text)
-        said = _tool("ptxas", "-v", f"--gpu-name={target[1]}", str(source), "-o", str(Path(folder) / "kernel.cubin"))
-    return sum(map(int, re.findall(r"(\d+) bytes spill", said)))
+        arguments = ("-v", f"--gpu-name={target[1]}", str(source), "-o", str(Path(folder) / "kernel.cubin"))
+        # Triton 3.9 brings two assemblers, and the older one does not read all that the newer one is given.
+        for name in sorted((path.name for path in TOOLS.glob("ptxas*")), reverse=True):
+            try:
+                said = _tool(name, *arguments)
+            except RuntimeError as error:
+                refused = error
+            else:
+                return sum(map(int, re.findall(r"(\d+) bytes spill", said)))
+    raise refused
 
 
 def _tool(name: str, *arguments: str) -> str:
