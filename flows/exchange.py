@@ -269,7 +269,9 @@ class Post:
         rows = []
         for sender, receiver in pairwise([*reversed(above[: hops + 1]), place]):
             if receiver == place:
-                carried = self._fitting(carried, place, exchange) or carried
+                fitting = self._fitting(carried, place, exchange)
+                assert fitting is not None  # as it was above, and packets change no architecture
+                carried = fitting
             label = self._label(self._plan.agents[sender].name, number, exchange)
             encoding = self._rules[exchange].encoding("down", None)
             message = share(carried, encoding, label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 from collections.abc import Callable, Iterator
@@ -46,6 +47,12 @@ def detail(text: str) -> None:
     ran = _WATCHING.get()
     if ran:
         ran[-1].detail = text
+
+
+@functools.cache
+def installed(name: str) -> bool:
+    """Whether a module can be imported; looked up once, for looking costs more than a small kernel."""
+    return find_spec(name) is not None
 
 
 def interpreted() -> bool:
@@ -97,7 +104,7 @@ class Operation:
         if backend not in self._where:
             return f"{self.name} has no {backend} implementation"
         if backend == "triton":
-            if find_spec("triton") is None:
+            if not installed("triton"):
                 return "Triton is not installed; `pip install codistill[triton]` brings it"
             if subject.dtype == torch.float64:
                 return "float64 is for the reference alone"

@@ -10,6 +10,7 @@ import torch
 from . import checks
 from .ops.kd import kd_loss_op, kd_loss_overwriting
 from .settings import Kd
+from .weights import for_weighted_mean, of_teachers
 
 Mode = Literal["forward", "reverse", "jsd", "decoupled"]
 Average = Literal["probabilities", "logits"]
@@ -66,23 +67,22 @@ def kd_loss(
     Raises ``ValueError`` where shapes, dtypes or settings do not fit.
     """
     given = [teachers] if isinstance(teachers, torch.Tensor) else list(teachers)
-    settings = Kd(
+    settings = Kd.said(
+        "kd_loss",
+        teacher_weights,
+        labels,
         mode=mode,
         average=average,
-        weighting="entropy" if isinstance(teacher_weights, str) else "uniform" if teacher_weights is None else "given",
-        temperature=float(temperature),
-        ce_weight=float(ce_weight),
-        kd_weight=float(kd_weight),
-        entropy_temperature=float(entropy_temperature),
-        jsd_weight=float(jsd_weight),
-        target_weight=float(target_weight),
-        other_weight=float(other_weight),
-        label_smoothing=float(label_smoothing),
-        ignore_index=int(ignore_index),
+        temperature=temperature,
+        ce_weight=ce_weight,
+        kd_weight=kd_weight,
+        entropy_temperature=entropy_temperature,
+        jsd_weight=jsd_weight,
+        target_weight=target_weight,
+        other_weight=other_weight,
+        label_smoothing=label_smoothing,
+        ignore_index=ignore_index,
     )
-    settings.check()
-    if isinstance(teacher_weights, str) and teacher_weights != "entropy":
-        raise ValueError(f"kd_loss: teacher_weights is {teacher_weights!r}; expected a tensor, None or 'entropy'")
     checks.one_of("kd_loss", "reduction", reduction, ("mean", "weighted_mean", "sum", "none"))
     lead = student_logits.shape[:-1]
     checks.logits("kd_loss", "student_logits", student_logits)
@@ -92,28 +92,18 @@ def kd_loss(
         checks.same_logits("kd_loss", f"teachers[{number}]", teacher, student_logits)
     checks.rows("kd_loss", "labels", labels, student_logits)
     checks.rows("kd_loss", "sample_weights", sample_weights, student_logits)
-    if mode == "decoupled" and labels is None:
-        raise ValueError("kd_loss: mode 'decoupled' tells the label's class from the others; give labels")
-    weights = teacher_weights if isinstance(teacher_weights, torch.Tensor) else None
-    if weights is not None and weights.shape != (len(given),) and weights.shape != (*lead, len(given)):
-        raise ValueError(
-            f"kd_loss: teacher_weights has shape {tuple(weights.shape)}; expected [{len(given)}], one a teacher, "
-            f"or {[*lead, len(given)]}, one a row and teacher"
-        )
+    weights = of_teachers("kd_loss", teacher_weights, lead, len(given))
     if inplace:
         _may_overwrite(student_logits)
     if reduction == "weighted_mean":
-        if sample_weights is None:
-            raise ValueError("kd_loss: reduction 'weighted_mean' needs sample_weights")
-        sample_weights = sample_weights.double() if student_logits.dtype == torch.float64 else sample_weights.float()
-        sample_weights = sample_weights * (sample_weights.numel() / sample_weights.sum())
+        sample_weights = for_weighted_mean("kd_loss", sample_weights, student_logits)
     columns = student_logits.shape[-1]
     loss = kd_loss_overwriting if inplace else kd_loss_op
     made = loss(
         student_logits.reshape(-1, columns) if not inplace else student_logits.view(-1, columns),
         [teacher.reshape(-1, columns) for teacher in given],
         None if labels is None else labels.reshape(-1),
-        weights if weights is None or weights.dim() == 1 else weights.reshape(-1, len(given)),
+        weights,
         None if sample_weights is None else sample_weights.reshape(-1),
         settings,
         "mean" if reduction == "weighted_mean" else reduction,

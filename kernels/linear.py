@@ -11,6 +11,7 @@ from . import checks
 from .kd import Average, Mode
 from .ops.linear import linear_kd_loss_op
 from .settings import Kd
+from .weights import of_teachers
 
 NAME = "linear_kd_loss"
 
@@ -72,28 +73,25 @@ def linear_kd_loss(
     """
     hidden, heads = _listed(teacher_hidden), _listed(teacher_heads)
     biases = [] if teacher_biases is None else _listed(teacher_biases)
-    settings = Kd(
+    settings = Kd.said(
+        NAME,
+        teacher_weights,
+        labels,
         mode=mode,
         average=average,
-        weighting="entropy" if isinstance(teacher_weights, str) else "uniform" if teacher_weights is None else "given",
-        temperature=float(temperature),
-        ce_weight=float(ce_weight),
-        kd_weight=float(kd_weight),
-        entropy_temperature=float(entropy_temperature),
-        jsd_weight=float(jsd_weight),
-        target_weight=float(target_weight),
-        other_weight=float(other_weight),
-        label_smoothing=float(label_smoothing),
-        ignore_index=int(ignore_index),
+        temperature=temperature,
+        ce_weight=ce_weight,
+        kd_weight=kd_weight,
+        entropy_temperature=entropy_temperature,
+        jsd_weight=jsd_weight,
+        target_weight=target_weight,
+        other_weight=other_weight,
+        label_smoothing=label_smoothing,
+        ignore_index=ignore_index,
     )
-    settings.check(NAME)
     checks.one_of(NAME, "reduction", reduction, ("mean", "sum"))
-    if isinstance(teacher_weights, str) and teacher_weights != "entropy":
-        raise ValueError(f"{NAME}: teacher_weights is {teacher_weights!r}; expected a tensor, None or 'entropy'")
     if chunk is not None and chunk < 1:
         raise ValueError(f"{NAME}: chunk is {chunk}; expected at least 1 row")
-    if mode == "decoupled" and labels is None:
-        raise ValueError(f"{NAME}: mode 'decoupled' tells the label's class from the others; give labels")
     _layer("student", student_hidden, student_head, student_bias, student_hidden, student_head)
     if not hidden:
         raise ValueError(f"{NAME}: teacher_hidden is empty; expected at least one teacher")
@@ -106,13 +104,7 @@ def linear_kd_loss(
         _layer(f"teacher {k}", states, head, biases[k] if biases else None, student_hidden, student_head)
     checks.rows(NAME, "labels", labels, student_hidden)
     checks.rows(NAME, "sample_weights", sample_weights, student_hidden)
-    weights = teacher_weights if isinstance(teacher_weights, torch.Tensor) else None
-    lead, many = student_hidden.shape[:-1], len(hidden)
-    if weights is not None and weights.shape != (many,) and weights.shape != (*lead, many):
-        raise ValueError(
-            f"{NAME}: teacher_weights has shape {tuple(weights.shape)}; expected [{many}], one a teacher, "
-            f"or {[*lead, many]}, one a row and teacher"
-        )
+    weights = of_teachers(NAME, teacher_weights, student_hidden.shape[:-1], len(hidden))
     classes, width = student_head.shape
     return linear_kd_loss_op(
         student_hidden.reshape(-1, width),
@@ -122,7 +114,7 @@ def linear_kd_loss(
         heads,
         biases,
         None if labels is None else labels.reshape(-1),
-        weights if weights is None or weights.dim() == 1 else weights.reshape(-1, many),
+        weights,
         None if sample_weights is None else sample_weights.reshape(-1),
         settings,
         reduction,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from . import checks
 
 
@@ -25,16 +27,54 @@ class Kd:
     label_smoothing: float
     ignore_index: int
 
-    def check(self, function: str = "kd_loss") -> None:
-        """Raise ``ValueError``, which names ``function``, where a setting is out of its range."""
-        checks.one_of(function, "mode", self.mode, ("forward", "reverse", "jsd", "decoupled"))
-        checks.one_of(function, "average", self.average, ("probabilities", "logits"))
-        checks.above_zero(function, "temperature", self.temperature)
-        checks.above_zero(function, "entropy_temperature", self.entropy_temperature)
-        if self.mode == "jsd" and not 0 < self.jsd_weight < 1:
-            raise ValueError(f"{function}: jsd_weight is {self.jsd_weight}; expected more than 0 and less than 1")
-        if not 0 <= self.label_smoothing <= 1:
-            raise ValueError(f"{function}: label_smoothing is {self.label_smoothing}; expected 0 to 1")
+    @classmethod
+    def said(
+        cls,
+        function: str,
+        teacher_weights: torch.Tensor | str | None,
+        labels: torch.Tensor | None,
+        *,
+        mode: str,
+        average: str,
+        temperature: float,
+        ce_weight: float,
+        kd_weight: float,
+        entropy_temperature: float,
+        jsd_weight: float,
+        target_weight: float,
+        other_weight: float,
+        label_smoothing: float,
+        ignore_index: int,
+    ) -> Kd:
+        """Return what a caller of ``function`` said; raise ``ValueError`` where it is out of its range."""
+        checks.one_of(function, "mode", mode, ("forward", "reverse", "jsd", "decoupled"))
+        checks.one_of(function, "average", average, ("probabilities", "logits"))
+        checks.above_zero(function, "temperature", temperature)
+        checks.above_zero(function, "entropy_temperature", entropy_temperature)
+        if mode == "jsd" and not 0 < jsd_weight < 1:
+            raise ValueError(f"{function}: jsd_weight is {jsd_weight}; expected more than 0 and less than 1")
+        if mode == "decoupled" and labels is None:
+            raise ValueError(f"{function}: mode 'decoupled' tells the label's class from the others; give labels")
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"{function}: label_smoothing is {label_smoothing}; expected 0 to 1")
+        return cls(
+            mode=mode,
+            average=average,
+            weighting="uniform"
+            if teacher_weights is None
+            else "entropy"
+            if isinstance(teacher_weights, str)
+            else "given",
+            temperature=float(temperature),
+            ce_weight=float(ce_weight),
+            kd_weight=float(kd_weight),
+            entropy_temperature=float(entropy_temperature),
+            jsd_weight=float(jsd_weight),
+            target_weight=float(target_weight),
+            other_weight=float(other_weight),
+            label_smoothing=float(label_smoothing),
+            ignore_index=int(ignore_index),
+        )
 
     def numbers(self) -> list[float]:
         """Return what an operator of torch takes as one list of floats; :meth:`of` is the way back."""

@@ -10,6 +10,7 @@ from . import checks
 from .ops.sparse import sparse_kd_loss_op
 from .pack import Packed
 from .sparse_settings import SparseKd
+from .weights import for_weighted_mean
 
 Reduction = Literal["mean", "weighted_mean", "sum", "none"]
 
@@ -53,10 +54,7 @@ def sparse_kd_loss(
     checks.rows("sparse_kd_loss", "sample_weights", sample_weights, student_logits)
     _check(packed, student_logits)
     if reduction == "weighted_mean":
-        if sample_weights is None:
-            raise ValueError("sparse_kd_loss: reduction 'weighted_mean' needs sample_weights")
-        sample_weights = sample_weights.double() if student_logits.dtype == torch.float64 else sample_weights.float()
-        sample_weights = sample_weights * (sample_weights.numel() / sample_weights.sum())
+        sample_weights = for_weighted_mean("sparse_kd_loss", sample_weights, student_logits)
     kept = packed.indices.shape[-1]
     made = sparse_kd_loss_op(
         student_logits.reshape(-1, student_logits.shape[-1]),

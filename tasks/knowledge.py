@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from .late import late
@@ -42,6 +42,13 @@ class Rows:
     ``ids`` int64 [N] in rising order, ``values`` float32 [N, D], ``weights`` float64 [N]: how much stands behind
     each row (contributors or samples), so that means of means stay exact and a contribution can be taken out.
     ``samples``: training samples behind all of it.
+
+    Where several agents' rows lie side by side, ``owners`` int64 [N] says whose each row is, as a place in
+    ``contributors``; an id may then stand once for each owner, owners rising within it. ``addressed`` turns that round:
+    each row is *for* its owner, and an aggregator passes to those below it what is for them alone.
+
+    ``classes`` int64 [N]: each row's label, -1 where it has none. ``keys`` float32 [N, K]: what rows are found by
+    (a hash, features at a cut). ``attached``: models that travel with the rows.
     """
 
     form: str
@@ -49,6 +56,12 @@ class Rows:
     values: torch.Tensor
     weights: torch.Tensor
     samples: float = 1.0
+    classes: torch.Tensor | None = None
+    contributors: tuple[str, ...] = ()
+    owners: torch.Tensor | None = None
+    keys: torch.Tensor | None = None
+    addressed: bool = False
+    attached: Models | None = None
 
     @property
     def items(self) -> int:
@@ -57,16 +70,41 @@ class Rows:
 
     @property
     def raw_bytes(self) -> int:
-        """Bytes as plain float32 values and int64 ids."""
-        return self.values.numel() * 4 + len(self.ids) * 8
+        """Bytes as plain float32 values and keys and int64 ids."""
+        numbers = self.values.numel() + (0 if self.keys is None else self.keys.numel())
+        attached = 0 if self.attached is None else self.attached.raw_bytes
+        return numbers * 4 + len(self.ids) * 8 + attached
+
+    def part(self, some: torch.Tensor) -> Rows:
+        """Return the rows at ``some``: a mask, bool [N], or places in rising order, int64 [M]."""
+        return replace(
+            self,
+            ids=self.ids[some],
+            values=self.values[some],
+            weights=self.weights[some],
+            classes=None if self.classes is None else self.classes[some],
+            owners=None if self.owners is None else self.owners[some],
+            keys=None if self.keys is None else self.keys[some],
+        )
+
+    def of(self, contributor: str) -> Rows:
+        """Return the rows of one contributor, no longer marked as anybody's; none where it is not there."""
+        if self.owners is None:
+            raise ValueError(f"rows of {self.form} say of none whose they are")
+        place = self.contributors.index(contributor) if contributor in self.contributors else -1
+        return replace(self.part(self.owners == place), contributors=(), owners=None, addressed=False)
 
 
 @dataclass(frozen=True)
 class Models:
-    """Parameters, by architecture: ``tensors[architecture][name]``, ``samples[architecture]`` behind each."""
+    """Parameters, by architecture: ``tensors[architecture][name]``, ``samples_by[architecture]`` behind each.
+
+    ``labels[architecture]`` float64 [C]: training samples of each class behind it, where that is told.
+    """
 
     tensors: Mapping[str, Mapping[str, torch.Tensor]]
     samples_by: Mapping[str, float]
+    labels: Mapping[str, torch.Tensor] = field(default_factory=dict)
     form: str = field(default="parameters", init=False)
 
     @property
@@ -85,6 +123,9 @@ class Models:
         return sum(t.numel() * 4 for group in self.tensors.values() for t in group.values())
 
 
+GENERATOR = "generator"
+"""The name, in place of an architecture's, under which :class:`Models` carry a generator's tensors."""
+
 Knowledge = Rows | Models
 
 
@@ -94,3 +135,41 @@ def aligned(rows: Rows, ids: torch.Tensor) -> torch.Tensor:
         return torch.full_like(ids, -1)
     at = torch.searchsorted(rows.ids, ids).clamp(max=len(rows.ids) - 1)
     return torch.where(rows.ids[at] == ids, at, torch.full_like(at, -1))
+
+
+def together(packets: Sequence[Rows]) -> Rows:
+    """Return the rows of several contributors side by side, ids rising, and within an id contributors in order.
+
+    Every packet must say whose its rows are. A row that two packets hold of one contributor comes from the later.
+    Classes and keys are kept where all packets have them; what is attached is not.
+    """
+    names = list(dict.fromkeys(name for packet in packets for name in packet.contributors))
+    places = {name: place for place, name in enumerate(names)}
+    owners = []
+    for packet in packets:
+        if packet.owners is None:
+            raise ValueError(f"rows of {packet.form} say of none whose they are")
+        owners.append(torch.tensor([places[name] for name in packet.contributors], dtype=torch.int64)[packet.owners])
+    ids, owner = torch.cat([packet.ids for packet in packets]), torch.cat(owners)
+    order = torch.argsort(ids * max(len(names), 1) + owner, stable=True)
+    address = (ids * max(len(names), 1) + owner)[order]
+    last = torch.ones(len(order), dtype=torch.bool)
+    last[:-1] = address[1:] != address[:-1]
+    order = order[last]
+
+    def joined(parts: list[torch.Tensor | None]) -> torch.Tensor | None:
+        there = [part for part in parts if part is not None]
+        return torch.cat(there)[order] if len(there) == len(packets) else None
+
+    return Rows(
+        packets[0].form,
+        ids[order],
+        torch.cat([packet.values for packet in packets])[order],
+        torch.cat([packet.weights for packet in packets])[order],
+        sum(packet.samples for packet in packets),
+        joined([packet.classes for packet in packets]),
+        tuple(names),
+        owner[order],
+        joined([packet.keys for packet in packets]),
+        packets[0].addressed,
+    )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -26,12 +24,7 @@ def why_not(asked: Queries, bank: Bank, settings: Settings, count: int) -> str:
         return "faiss looks for the highest alone, and the scale is not positive"
     if count > MOST:
         return f"faiss is slow from {MOST} neighbours"
-    return "" if _installed() else "faiss is not installed; `pip install codistill[retrieval]` brings it"
-
-
-@functools.cache
-def _installed() -> bool:
-    return find_spec("faiss") is not None
+    return "" if installed("faiss") else "faiss is not installed; `pip install codistill[retrieval]` brings it"
 
 
 @functools.cache

@@ -24,7 +24,7 @@ def one_graph(
     words: str,
     numbers: Sequence[float | torch.Tensor],
     ignore_index: int,
-    scale: torch.Tensor,
+    scale: float | torch.Tensor,
     gradient: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Do what the reference does.
@@ -54,8 +54,8 @@ def kd(
     zeros = tuple(number == 0 for number in settings.numbers())  # the graph leaves out what zero makes vanish
     do = compiled_when_it_pays(one_graph, work, (settings.words, settings.ignore_index, zeros, kinds, gradient))
     plain = do is one_graph
-    numbers = [n if n == 0 else torch.tensor(n) for n in settings.numbers()]
-    factor = torch.tensor(scale)
+    numbers = settings.numbers() if plain else [n if n == 0 else torch.tensor(n) for n in settings.numbers()]
+    factor = scale if plain else torch.tensor(scale)
 
     def part(some: slice) -> tuple[torch.Tensor, torch.Tensor]:
         def rows(tensor: torch.Tensor) -> torch.Tensor:
@@ -72,7 +72,7 @@ def kd(
                 shares,
                 None if sample_weights is None else rows(sample_weights),
                 settings.words,
-                settings.numbers() if plain else numbers,
+                numbers,
                 settings.ignore_index,
                 factor,
                 gradient,

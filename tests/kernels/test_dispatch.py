@@ -65,7 +65,7 @@ def test_triton_needs_triton_and_a_gpu_or_its_interpreter(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert operation.choose("triton", STUDENT)[0] == "triton"
     assert operation.choose("", STUDENT) == ("reference", "made_up has no cpu implementation")
-    monkeypatch.setattr("codistill.kernels.dispatch.find_spec", lambda name: None)
+    monkeypatch.setattr("codistill.kernels.dispatch.installed", lambda name: False)
     with pytest.raises(ValueError, match="Triton is not installed"):
         operation.choose("triton", STUDENT)
 

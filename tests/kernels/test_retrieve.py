@@ -40,7 +40,7 @@ def oracle(
 def run(backend: str, monkeypatch: pytest.MonkeyPatch, *arguments: Any, **settings: Any) -> Retrieved:
     """Call ``retrieve``; "groups" is the CPU back end without faiss, in chunks small enough that there are several."""
     if backend == "groups":
-        monkeypatch.setattr(faiss_search, "_installed", lambda: False)
+        monkeypatch.setattr(faiss_search, "installed", lambda name: False)
         monkeypatch.setattr(group_search, "CHUNK", 64)
         monkeypatch.setattr(group_search, "ROWS", 4)
         backend = "cpu"
