@@ -31,6 +31,7 @@ FORMS: Mapping[str, Form] = {
         Form("logits", "sample", True, "a row of class scores per public sample"),
         Form("class_logits", "class", True, "the mean logits of each class"),
         Form("prototypes", "class", True, "the mean features of each class; both sides need the same width"),
+        Form("valence", "agent", True, "how much an agent makes of what each other agent says"),
     )
 }
 
