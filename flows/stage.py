@@ -142,8 +142,9 @@ class Worker:
 
     def _held(self, place: int, agent: Agent) -> list[list[Any]]:
         sample = self._world.x_train[0].numel() * 4 + 8
-        weights = sum(value.numel() for model in agent.models.values() for value in model.parameters())
-        tensors = sum(1 for model in agent.models.values() for _ in model.parameters())
+        held_weights = [value for model in agent.models.values() for value in model.parameters()]
+        held_weights += [value for module in agent.parked.values() for value in module.values()]
+        weights, tensors = sum(value.numel() for value in held_weights), len(held_weights)
         held = []
         for kind in KINDS:
             items, size = agent.memory.count(kind), agent.memory.bytes(kind)
