@@ -10,12 +10,12 @@ from pydantic import Field
 
 from .agent import Agent, Context
 from .choice import tagged
-from .extract import score
 from .knowledge import Knowledge, Models, Rows, aligned, together
 from .late import late
 from .optimizers import Optimizer, Steps
 from .parameters import Parameters, When
 from .registry import Registry
+from .score import score
 
 if TYPE_CHECKING:
     import torch

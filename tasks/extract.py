@@ -15,6 +15,7 @@ from .late import late
 from .observe import Observer
 from .parameters import Step, When, due
 from .registry import Registry
+from .score import score
 
 if TYPE_CHECKING:
     import torch
@@ -95,13 +96,6 @@ def class_logits(agent: Agent, said: ExtractByClass, context: Context) -> Rows:
 def prototypes(agent: Agent, said: ExtractByClass, context: Context) -> Rows:
     """The mean features of each class that the agent has samples of."""
     return _by_class("prototypes", agent, said, context)
-
-
-def score(model: torch.nn.Module, x: torch.Tensor, ids: torch.Tensor, batch: int = 512) -> torch.Tensor:
-    """Return the logits [N, C] of ``x[ids]`` with the model in evaluation mode, without gradients."""
-    model.eval()
-    with torch.no_grad():
-        return torch.cat([model(x[part]) for part in ids.split(batch)])
 
 
 def _by_class(form: str, agent: Agent, said: ExtractByClass, context: Context) -> Rows:

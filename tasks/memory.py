@@ -10,10 +10,10 @@ from .knowledge import Knowledge
 from .late import late
 
 if TYPE_CHECKING:
-    from .stores.declaration import Declaration
-    from .stores.store import Store
+    from . import stores
+    from .stores import Declaration, Store
 else:
-    Store = late("codistill.tasks.stores.store").Store
+    stores = late("codistill.tasks.stores")
 
 Kind = Literal["sensory", "working", "semantic", "episodic", "procedural", "emotional"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -79,7 +79,7 @@ class Memory:
     def store(self, name: str) -> Store:
         """Return the declared store ``name``, empty where nothing went into it yet."""
         if name not in self.stores:
-            self.stores[name] = Store.create(self.declared[name], name)
+            self.stores[name] = stores.Store.create(self.declared[name], name)
         return self.stores[name]
 
     def count(self, kind: Kind) -> int:

@@ -9,9 +9,9 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from ..agent import Agent, Context
-from ..extract import score
 from ..knowledge import Rows
 from ..late import late
+from ..score import score
 from .probabilities import Scored, confidence, probabilities
 from .registry import FILTERS
 
