@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from ..specs.schema import StepChoice
 from ..tasks.agent import Agent, Context
 from ..tasks.knowledge import Knowledge
@@ -142,7 +144,7 @@ class Worker:
 
     def _held(self, place: int, agent: Agent) -> list[list[Any]]:
         sample = self._world.x_train[0].numel() * 4 + 8
-        held_weights = [value for model in agent.models.values() for value in model.parameters()]
+        held_weights: list[torch.Tensor] = [value for model in agent.models.values() for value in model.parameters()]
         held_weights += [value for module in agent.parked.values() for value in module.values()]
         weights, tensors = sum(value.numel() for value in held_weights), len(held_weights)
         held = []

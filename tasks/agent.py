@@ -71,6 +71,8 @@ class Agent:
     architectures: dict[str, Architecture]
     models: dict[str, nn.Module] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory)
+    above: str = ""
+    """The name of the agent's aggregator; peers have none."""
     parked: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
     """Weights of modules that were kept, until a step builds the module again."""
 

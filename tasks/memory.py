@@ -31,8 +31,8 @@ class Item:
 class Event:
     """Something that happened to what came in or was held: ``count`` rows (or models) ``what`` at step ``place``.
 
-    ``what``: filtered, refused, evicted, forgotten, or kept (what could not be forgotten exactly). ``about``: the filter,
-    the store or the contributor. ``sentence``: what a reader of the report must know, or nothing.
+    ``what``: filtered, refused, evicted, forgotten, or kept (what could not be forgotten exactly). ``about``: the
+    filter, the store or the contributor. ``sentence``: what a reader of the report must know, or nothing.
     """
 
     place: str
