@@ -30,7 +30,7 @@ class Agreement(Parameters):
 
 @FILTERS.register("agreement", Agreement)
 def agreement(agent: Agent, rows: Rows, said: Agreement, context: Context) -> torch.Tensor:
-    """Rows whose largest class enough of the other owners of the same id name too (a vote, as in KD3A, Feng 2021).
+    """Rows whose largest class enough other owners of the id name too (after the vote of KD3A, Feng et al. 2021).
 
     A row that nobody else has an id in common with passes. A row that is not finite has no vote and does not pass.
     """

@@ -105,7 +105,8 @@ def kulsif(
 
     ``numerator`` float64 [M, D], ``denominator`` float64 [B, D]. With the Gaussian kernel k of width ``sigma``:
     w(x) = sum_i alpha_i k(x, denominator_i) + 1 / (M lambda) sum_j k(x, numerator_j), where alpha solves
-    (K / B + lambda I) alpha = -1 / (B M lambda) sum_j k(denominator, numerator_j).
+    (K / B + lambda I) alpha = -1 / (B M lambda) sum_j k(denominator, numerator_j). Selective-FD's published code
+    multiplies by the matrix on the left where the equation is to be solved; this solves it.
     """
     sigma = _median_distance(numerator) if sigma is None else sigma
     count = len(denominator)
