@@ -74,6 +74,7 @@ def compile_spec(spec: Spec, holdings: Holdings) -> Plan:
             spec.seed, spec.rounds, learners, passed, spec.participation, graph, central and bool(exchanges)
         ),
         companion=None if spec.recipe.companion is None else spec.recipe.companion.model_dump(mode="json"),
+        memories={name: said.model_dump(mode="json", by_alias=True) for name, said in spec.recipe.memories.items()},
         classes=classes,
         input_shape=holdings.input_shape,
         public=len(holdings.public),

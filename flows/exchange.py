@@ -3,51 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from pydantic import TypeAdapter
+from typing import Any
 
 from ..tasks import packet
 from ..tasks.agent import Agent, Context
-from ..tasks.aggregate import Aggregate, aggregate, contribution, without
+from ..tasks.aggregate import aggregate, contribution, without
 from ..tasks.choice import Choice
-from ..tasks.extract import EXTRACTS, Extract
-from ..tasks.knowledge import FORMS, GENERATOR, Knowledge, Models, Rows, addressed_to, marked, models_of
+from ..tasks.extract import EXTRACTS
+from ..tasks.knowledge import FORMS, GENERATOR, Knowledge, Rows, addressed_to, marked, models_of
 from ..tasks.memory import Kind
 from ..tasks.parameters import due
-from ..tasks.share import EncodingChoice, share
+from ..tasks.share import share
 from . import references
+from .exchange_rules import ExchangeRules, weighing
 from .folder import RunFolder
-from .plan import ExchangePlan, Plan
+from .plan import Plan
 from .versions import Versions
 
 HELD_AS: dict[str, Kind] = {"tensor": "procedural", "sample": "episodic", "class": "semantic", "agent": "emotional"}
 """Where an aggregator remembers what it delivered, by what the form is keyed by."""
-
-
-PLAIN = EncodingChoice.model_validate("float32")
-
-
-class _Rules:
-    """An exchange's parameters, parsed once."""
-
-    def __init__(self, exchange: ExchangePlan, central: bool) -> None:
-        self.rule: Any = TypeAdapter(Aggregate).validate_python(exchange.rule)
-        self.extract: Any = TypeAdapter(Extract).validate_python(exchange.extract)
-        self.up: Choice = EncodingChoice.model_validate(exchange.up)
-        self.down: Choice = EncodingChoice.model_validate(exchange.down)
-        self.form = exchange.form
-        self.differences = central and self.form == "parameters" and "svd" in (self.up.name, self.down.name)
-
-    def encoding(self, direction: Literal["up", "down"], reference: Knowledge | None) -> Choice:
-        """Return how a packet is written: as the spec says, but whole where a difference has nothing to refer to."""
-        said = self.up if direction == "up" else self.down
-        return PLAIN if self.differences and reference is None else said
 
 
 class Post:
@@ -56,7 +33,7 @@ class Post:
     def __init__(self, folder: RunFolder, plan: Plan) -> None:
         self._folder, self._plan = folder, plan
         central = len(plan.agents) > plan.learners
-        self._rules = [_Rules(exchange, central) for exchange in plan.exchanges]
+        self._rules = [ExchangeRules(exchange, central) for exchange in plan.exchanges]
         self._versions = Versions(plan)
         self._neighbours = lru_cache(maxsize=2)(plan.neighbours)
         self._last: tuple[Path, Knowledge] | None = None
@@ -107,7 +84,7 @@ class Post:
         if own and "model" in agent.models:
             merged = given
             given = EXTRACTS[rules.extract.knowledge].function(agent, rules.extract, context)
-            given = _weighing(given, merged)
+            given = weighing(given, merged)
         size, encoding = self._upward(agent, place, number, exchange, given)
         return [self._row(exchange, (place, parent), given, encoding, size, "delivered")]
 
@@ -149,8 +126,7 @@ class Post:
         heard = self._heard(number, exchange, children, children, None if last is None else last[0])
         if not heard:
             return None
-        merged: Knowledge = aggregate(agent, [k for _, k in heard], self._rules[exchange].rule, context)
-        return merged
+        return aggregate(agent, [k for _, k in heard], self._rules[exchange].rule, context)
 
     def received(self, agent: Agent, place: int, number: int, exchange: int, context: Context) -> Knowledge | None:
         """Return what reaches a learner: its parent's delivery, or its own merge of what its neighbours sent."""
@@ -166,7 +142,8 @@ class Post:
             heard = sorted([*heard, (place, marked(own, agent.name))], key=lambda pair: pair[0])
         if not heard:
             return None
-        return addressed_to(aggregate(agent, [k for _, k in heard], rule, context), agent.name)
+        merged = aggregate(agent, [k for _, k in heard], rule, context)
+        return None if merged is None else addressed_to(merged, agent.name)
 
     def passed_down(self, agent: Agent, place: int, number: int, exchange: int) -> Knowledge | None:
         """Return what the tier above delivered to an aggregator."""
@@ -299,12 +276,3 @@ class Post:
 
     def _first_back(self, number: int, aggregator: int) -> int:
         return min(one for one in self._plan.round(number).returning if aggregator in self._plan.above(one))
-
-
-def _weighing(own: Knowledge, merged: Knowledge) -> Knowledge:
-    """Return ``own`` with the weight of all the agents that stand behind ``merged``."""
-    if isinstance(own, Models) and isinstance(merged, Models):
-        return replace(own, samples_by=dict.fromkeys(own.tensors, merged.samples))
-    assert isinstance(own, Rows) and isinstance(merged, Rows)
-    behind = float(merged.weights.mean()) if merged.items else 1.0
-    return replace(own, weights=torch.full_like(own.weights, behind), samples=merged.samples)

@@ -120,6 +120,7 @@ class Plan:
     edges: tuple[tuple[int, int], ...]
     schedule: tuple[RoundPlan, ...]
     companion: dict[str, Any] | None
+    memories: dict[str, Any]
     classes: int
     input_shape: tuple[int, ...]
     public: int

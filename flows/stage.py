@@ -30,6 +30,8 @@ class Rows:
     metrics: list[list[Any]] = field(default_factory=list)
     ledger: list[list[Any]] = field(default_factory=list)
     memory: list[list[Any]] = field(default_factory=list)
+    stores: list[list[Any]] = field(default_factory=list)
+    events: list[list[Any]] = field(default_factory=list)
 
 
 class Worker:
@@ -55,6 +57,8 @@ class Worker:
                 self._alone(stage, stage_index, number, place, agent, rows)
             else:
                 self._aggregate(stage, number, place, agent, rows)
+            told = agent.memory.told()
+            rows.events += [[place, e.place, e.what, e.about, e.count, e.sentence] for e in told]
         for place in only_measured:
             self._measure(number, place, self._keeper.load(place, number), rows)
         return rows
@@ -134,6 +138,11 @@ class Worker:
         if self._plan.measured(number) and len(agent.test_ids) and "model" in agent.models:
             self._measure(number, place, agent, rows)
         rows.memory += self._held(place, agent)
+        for name, store in sorted(agent.memory.stores.items()):
+            said = store.statistics
+            counted = [said.hits, said.misses, said.mean_age, said.refused, said.evicted]
+            rows.stores.append([place, name, store.declaration.kind, said.items, said.bytes, *counted])
+            store.begin_statistics()
         agent.memory.drop("working")
         if save:
             self._keeper.save(place, agent, number)
@@ -150,6 +159,9 @@ class Worker:
         held = []
         for kind in KINDS:
             items, size = agent.memory.count(kind), agent.memory.bytes(kind)
+            for store in agent.memory.stores.values():
+                if store.declaration.kind == kind:
+                    items, size = items + store.statistics.items, size + store.statistics.bytes
             if kind == "sensory":
                 items, size = agent.samples, agent.samples * sample
             elif kind == "procedural":

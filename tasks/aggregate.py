@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from .agent import Agent, Context
 from .choice import tagged
+from .door import Merge, admitted, selected
 from .knowledge import Knowledge, Models, Rows, aligned, together
 from .late import late
 from .optimizers import Optimizer, Steps
-from .parameters import Parameters, When
 from .registry import Registry
 from .score import score
 
@@ -27,16 +27,6 @@ else:
     losses = late("codistill.kernels.losses")
 
 AGGREGATES: Registry[Callable[..., Knowledge]] = Registry("aggregates")
-
-
-class Merge(Parameters):
-    """What every rule may say."""
-
-    weight: Literal["samples", "agents"] = Field(
-        "samples", description="a contribution counts by its training samples, or each agent's counts once"
-    )
-    exclude_self: bool = Field(False, description="what an agent gets back leaves out what it gave")
-    when: When | None = Field(None, description="the rounds in which this is exchanged; nothing said: all")
 
 
 class Sharpened(Merge):
@@ -192,6 +182,13 @@ def _models_without(total: Models, own: Models) -> Models:
 Aggregate: Any = tagged("Aggregate", AGGREGATES, "by")
 
 
-def aggregate(agent: Agent, packets: Sequence[Knowledge], parameters: Any, context: Context) -> Knowledge:
-    """One piece of knowledge is made of what several agents say, in the order in which they were declared."""
-    return AGGREGATES[parameters.by].function(agent, packets, parameters, context)
+def aggregate(agent: Agent, packets: Sequence[Knowledge], parameters: Any, context: Context) -> Knowledge | None:
+    """One piece of knowledge is made of what several agents say, in the order in which they were declared.
+
+    None where nothing of it may be merged.
+    """
+    sound = admitted(agent, packets, parameters, context)
+    if not sound:
+        return None
+    merged = selected(agent, AGGREGATES[parameters.by].function(agent, sound, parameters, context), parameters, context)
+    return merged if merged.items else None

@@ -23,15 +23,13 @@ class Forget(Step):
     )
     contributor: Name | None = Field(
         None,
-        description="an agent's name: what it contributed goes, from aggregates too where sums by contributor are kept",
+        description="an agent: what it contributed goes, from aggregates too where sums by contributor are kept",
     )
 
     @model_validator(mode="after")
     def _something(self) -> Forget:
         if self.memory is None and self.contributor is None:
-            raise PydanticCustomError(
-                "missing", "expected `memory`, or `contributor` to unlearn an agent from all of them"
-            )
+            raise PydanticCustomError("missing", "expected `memory`, or `contributor` to unlearn an agent from all")
         return self
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from pydantic import Field
 
@@ -31,12 +31,8 @@ class Store(Step):
     """What was received goes to a long-term memory."""
 
     memory: Memory
-    what: Literal["received", "made"] = Field(
-        "received", description="what was received, or what was made to be shared"
-    )
-    filters: list[FilterChoice] = Field(
-        default_factory=list, description="which rows may go in; the others are counted"
-    )
+    what: Literal["received", "made"] = Field("received", description="what was received, or what was made to share")
+    filters: list[FilterChoice] = Field(default_factory=list, description="which rows may go in; others are counted")
 
 
 class Retrieve(Step):
@@ -65,7 +61,7 @@ class Decay(Step):
 
     memory: Memory
     factor: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.5, description="what is left of an entry's strength, 1 at first"
+        0.5, description="what is left of an entry's strength, at first 1"
     )
     floor: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="entries weaker than this are forgotten")
 
@@ -92,7 +88,7 @@ def retrieve(agent: Agent, parameters: Retrieve, context: Context) -> None:
     remembered: Knowledge | None
     if parameters.memory in agent.memory.declared:
         hand = agent.memory.recall("working", "received") if parameters.asking == "received" else None
-        asked = marked(hand, agent.name) if isinstance(hand, Rows) else None
+        asked = cast(Rows, marked(hand, agent.name)) if isinstance(hand, Rows) else None
         if parameters.asking == "received" and asked is None:
             return
         how, held = parameters.by, agent.memory.store(parameters.memory)
@@ -133,10 +129,8 @@ def decay(agent: Agent, parameters: Decay, context: Context) -> None:
 
 def _kind(name: str) -> Kind:
     if name not in PIECES:
-        raise ValueError(
-            f"there is no memory {name!r}; declare it under `memories`, or write one of {', '.join(PIECES)}"
-        )
-    return name  # type: ignore[return-value]
+        raise ValueError(f"there is no memory {name!r}; declare it under `memories`, or take {', '.join(PIECES)}")
+    return name
 
 
 def _filtered(agent: Agent, given: Rows, said: Store, context: Context) -> Rows:
@@ -148,7 +142,9 @@ def _filtered(agent: Agent, given: Rows, said: Store, context: Context) -> Rows:
 
 def _put(agent: Agent, name: str, given: Rows, context: Context) -> None:
     held = agent.memory.store(name)
-    whole = completed(marked(given, agent.above or agent.name), held)  # type: ignore[arg-type]
+    known = marked(given, agent.above or agent.name)
+    assert isinstance(known, Rows)
+    whole = completed(known, held)
     agent.memory.note(Event(context.place, "refused", name, given.items - whole.items))
     _put_entries(agent, name, entries_of(whole, agent.name, context.round), context)
 

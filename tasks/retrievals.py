@@ -53,7 +53,7 @@ class Nearest(Parameters):
     max_age: Annotated[int, Field(ge=0)] | None = Field(None, description="rounds; older ones are not found")
     temperature: Annotated[float, Field(gt=0)] | None = Field(
         None,
-        description="of the softmax over similarities that weights what was found; nothing said: all count the same",
+        description="of the softmax over similarities; nothing said: all that is found counts the same",
     )
     keys: KeyChoice | None = Field(
         None, description="how the agent finds a key for its own samples, where it does not ask for rows in hand"
@@ -123,17 +123,8 @@ def _own(agent: Agent, said: Nearest, context: Context) -> Rows:
     keys = None if said.keys is None else KEYS[said.keys.name].function(agent, ids, said.keys.parameters, context)
     nothing = torch.zeros(len(ids), 0)
     ones = torch.ones(len(ids), dtype=torch.float64)
-    return Rows(
-        "logits",
-        ids,
-        nothing,
-        ones,
-        float(len(ids)),
-        context.world.y_train[ids],
-        (agent.name,),
-        torch.zeros_like(ids),
-        keys,
-    )
+    classes, owners = context.world.y_train[ids], torch.zeros_like(ids)
+    return Rows("logits", ids, nothing, ones, float(len(ids)), classes, (agent.name,), owners, keys)
 
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from . import sample_terms  # noqa: F401  entered before terms are chosen from
 from .agent import Agent, Context
 from .choice import Choice, choice
 from .late import late

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..agent import Agent, Context
 from ..choice import Choice, choice
@@ -11,7 +12,10 @@ from ..knowledge import Rows
 from . import agreement, certainty, density, soundness  # noqa: F401  entered before they are chosen from
 from .registry import FILTERS
 
-FilterChoice = choice("Filter", FILTERS, "which rows of knowledge may pass")
+if TYPE_CHECKING:
+    FilterChoice = Choice
+else:
+    FilterChoice = choice("Filter", FILTERS, "which rows of knowledge may pass")
 
 
 @dataclass(frozen=True)

@@ -78,3 +78,9 @@ class Manifest(Parameters):
 def relative(path: Path, folder: Path) -> str:
     """Return how a manifest in ``folder`` names a file."""
     return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+
+
+def files_of(path: Path) -> set[Path]:
+    """Return the files that the manifest at ``path`` refers to, resolved, and itself; ``StoreError`` as for reading."""
+    said = Manifest.read(path)
+    return {path.resolve(), *((path.parent / file.path).resolve() for file in (*said.segments, said.marks))}

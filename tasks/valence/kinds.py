@@ -101,7 +101,10 @@ def shapley(agent: Agent, rows: Rows, said: Shapley, context: Context, before: R
     return as_valence(rows, shares.clamp(min=0), said.momentum, before)
 
 
-ValenceChoice = choice("Valence", VALENCES, "how much an agent makes of what each contributor says")
+if TYPE_CHECKING:
+    ValenceChoice = Choice
+else:
+    ValenceChoice = choice("Valence", VALENCES, "how much an agent makes of what each contributor says")
 
 
 def valence(agent: Agent, rows: Rows, chosen: Choice, context: Context, before: Rows | None = None) -> Rows:
