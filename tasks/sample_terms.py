@@ -66,7 +66,7 @@ def sample_logits(agent: Agent, parameters: SampleLogits, context: Context) -> T
 
 @TERMS.register("pseudo_labels", PseudoLabels)
 def pseudo_labels(agent: Agent, parameters: PseudoLabels, context: Context) -> Term | None:
-    """Beside each batch, cross entropy to the remembered labels of some public samples (IDKD, Ravikumar et al. 2024)."""
+    """Beside each batch, cross entropy to the remembered labels of public samples (IDKD, Ravikumar et al. 2024)."""
     recalled = agent.memory.recall("working", "logits")
     if not isinstance(recalled, Rows) or not recalled.items:
         return None
