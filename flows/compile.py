@@ -55,7 +55,6 @@ def compile_spec(spec: Spec, holdings: Holdings) -> Plan:
     ]
     central = spec.pattern.name != "decentralized"
     graph = None if central else spec.pattern.parameters.graph
-    passed = traffic(len(learners), exchanges)
     start, stages = stage_plans(spec.recipe, topology, central)
     return Plan(
         name=spec.name,
@@ -71,7 +70,13 @@ def compile_spec(spec: Spec, holdings: Holdings) -> Plan:
         exchanges=exchanges,
         edges=() if graph is None else draw(spec.seed, learners, graph, 0),
         schedule=schedule(
-            spec.seed, spec.rounds, learners, passed, spec.participation, graph, central and bool(exchanges)
+            spec.seed,
+            spec.rounds,
+            learners,
+            traffic(len(learners), exchanges),
+            spec.participation,
+            graph,
+            central and bool(exchanges),
         ),
         companion=None if spec.recipe.companion is None else spec.recipe.companion.model_dump(mode="json"),
         memories={name: said.model_dump(mode="json", by_alias=True) for name, said in spec.recipe.memories.items()},

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
 from ..specs.schema import Recipe
 from ..tasks.architecture import Architecture
 from ..tasks.models import architecture
+from ..tasks.parameters import When, due
 from ..tasks.patterns import Topology
 from ..tasks.share import EncodingChoice
 from ..tasks.sizes import exact, model_bytes, rows_bytes
@@ -66,11 +68,16 @@ def _sent_model(
     return known[learner.architecture]
 
 
-def traffic(learners: int, exchanges: Sequence[ExchangePlan]) -> list[Traffic]:
-    """Return the predicted bytes of a round for each learner."""
-    return [
-        Traffic(sum(e.up_bytes[i] for e in exchanges), sum(e.down_bytes[i] for e in exchanges)) for i in range(learners)
-    ]
+def traffic(learners: int, exchanges: Sequence[ExchangePlan]) -> Callable[[int], Sequence[Traffic]]:
+    """Return what tells for a round the predicted bytes of each learner, in the exchanges that take place in it."""
+
+    @cache
+    def of(there: tuple[int, ...]) -> Sequence[Traffic]:
+        some = [exchanges[index] for index in there]
+        return [Traffic(sum(e.up_bytes[i] for e in some), sum(e.down_bytes[i] for e in some)) for i in range(learners)]
+
+    rules = [None if e.rule.get("when") is None else When.model_validate(e.rule["when"]) for e in exchanges]
+    return lambda number: of(tuple(index for index, when in enumerate(rules) if due(when, number)))
 
 
 def work(recipe: Recipe, agent: AgentPlan, model: Architecture, companion: Architecture | None, public: int) -> float:
