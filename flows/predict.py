@@ -90,4 +90,6 @@ def work(recipe: Recipe, agent: AgentPlan, model: Architecture, companion: Archi
             total += 2.0 * agent.samples * named[said.of]
         elif step.name == "absorb" and said.by == "distil":
             total += 6.0 * said.epochs * public * named["model"]
+        elif step.name == "absorb" and said.by == "mutual":
+            total += 6.0 * said.epochs * agent.samples * 2 * named["model"]
     return total
