@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 else:
     torch = late("torch")
 
+ORDERS = (*(order / 10 for order in range(20, 110)), *range(11, 64), 128, 256, 512)
+"""Renyi orders that are tried. Below 2 the package's series for small samples does not converge, and it says so."""
+
 KEY = "private steps"
 """What the count is called in procedural memory."""
 
@@ -45,7 +48,7 @@ def epsilon(spent: Sequence[Spent], delta: float) -> float:
     except ModuleNotFoundError as error:
         message = "epsilon is computed by the package dp-accounting: pip install 'codistill[privacy]'"
         raise ModuleNotFoundError(message) from error
-    accountant = privacy.rdp.RdpAccountant()
+    accountant = privacy.rdp.RdpAccountant(list(ORDERS))
     for one in spent:
         event = privacy.PoissonSampledDpEvent(one.rate, privacy.GaussianDpEvent(one.noise))
         accountant.compose(event, one.steps)
