@@ -43,7 +43,7 @@ class Private(Parameters):
     sampling: Literal["poisson", "shuffled"] = Field(
         "poisson",
         description="poisson: each sample is in each batch by chance, which is what is accounted for; "
-        "shuffled: the usual batches, accounted for as if they were drawn that way",
+        "shuffled: the usual batches, accounted for as if they were drawn that way (drop_last is for these alone)",
     )
 
 
@@ -122,7 +122,8 @@ class PrivateSteps:
 class PrivateTraining:
     """One batch after another, from which one of two models takes private steps and the other, if any, plain ones.
 
-    Both look at what the other said before the step, as they do without privacy.
+    Both look at what the other said before the step, as they do without privacy. ``size``: samples that a batch is
+    expected to have, by which the private sum is divided where batches are drawn by chance.
     """
 
     def __init__(

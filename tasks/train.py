@@ -90,7 +90,8 @@ def _privately(
 ) -> None:
     """Train with private steps, and put them on the agent's account."""
     world, ids = context.world, agent.train_ids
-    training = PrivateTraining(agent, said, parameters.optimizer, terms, parameters.ce_weight, parameters.batch)
+    size = min(parameters.batch, len(ids))
+    training = PrivateTraining(agent, said, parameters.optimizer, terms, parameters.ce_weight, size)
     taken = 0
     for epoch in range(parameters.epochs):
         draw = agent.stream(context, "shuffle", parameters.on, epoch)
@@ -103,7 +104,7 @@ def _privately(
         for chosen in drawn:
             training.step(world.x_train[chosen], world.y_train[chosen], chosen, last, noise)
         taken += len(drawn)
-    spent = accounting.Spent(said.noise, min(1.0, parameters.batch / len(ids)), taken)
+    spent = accounting.Spent(said.noise, size / len(ids), taken)
     accounting.count(agent, spent, said.delta, context.round)
 
 

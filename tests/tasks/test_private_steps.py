@@ -91,6 +91,13 @@ def test_a_model_alone_may_be_private(agent, another, context):
     assert apart(state(agent, "companion"), state(plain, "companion")) == 0
 
 
+def test_a_batch_larger_than_what_there_is_is_all_of_it(agent, another, context):
+    plain = another("phone", agent.train_ids)
+    train(plain, said(batch=80), context)
+    train(agent, said(batch=80, private=FREE | {"of": "model"}), context)
+    assert apart(state(agent, "model"), state(plain, "model")) < 1e-6
+
+
 def test_clipping_a_step_is_clipping_its_samples(agent, another, world, context):
     clip, lr = 0.3, 0.1
     private = {"noise": 0.0, "clip": clip, "of": "model", "sampling": "shuffled"}
