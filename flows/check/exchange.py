@@ -14,7 +14,9 @@ from .recipe import Exchange, exchanges, received
 
 FOR_MODELS = ("float32", "float16", "svd")
 FOR_ROWS = ("float32", "float16", "int8", "bits", "top-k")
-ALTERNATIVES = "take feddf, fedproto, fd or fedmd, which mix architectures, or fml or fedkd, which share a companion"
+ALTERNATIVES = (
+    "take feddf, fedproto, fd, fedmd or dfml, which mix architectures, or fml or fedkd, which share a companion"
+)
 
 
 def of_exchanges(recipe: Recipe) -> Iterator[Finding]:
@@ -147,15 +149,19 @@ def of_architectures(spec: Spec) -> Iterator[Finding]:
         return
     for exchange in exchanges(spec.recipe):
         made = exchange.made
-        used = [
-            s.parameters
-            for i, s in enumerate(spec.recipe.round)
-            if s.name == "absorb" and exchange == received(exchanges(spec.recipe), i)
-        ]
-        apart = bool(used) and all(said.by == "mutual" for said in used)
+        apart = _only_visit(spec.recipe, exchange)
         if exchange.form == "parameters" and exchange.rule.by == "mean" and made.of == "model" and not apart:
             message = f"parameters of different architectures have no mean ({described(groups)})"
             yield Finding(in_round(exchange.extract or 0, "extract"), message, ALTERNATIVES)
+
+
+def _only_visit(recipe: Recipe, exchange: Exchange) -> bool:
+    """Whether what is received is absorbed by mutual learning alone, for which architectures need not be alike."""
+    known = exchanges(recipe)
+    absorbing = [
+        s.parameters for i, s in enumerate(recipe.round) if s.name == "absorb" and received(known, i) == exchange
+    ]
+    return bool(absorbing) and all(said.by == "mutual" for said in absorbing)
 
 
 def identity(model: Choice) -> str:
