@@ -39,7 +39,7 @@ def exchange_bytes(
         if exchange.form == "parameters":
             model = _sent_model(exchange, learner, recipe, holdings, known)
             sent.append(model_bytes(up, model))
-            returned.append(model_bytes(down, model))
+            returned.append(sum(model_bytes(down, one) for one in _returned(exchange, model, learner, learners, known)))
         elif exchange.form == "logits":
             sent.append(rows_bytes(up, len(holdings.public), classes, weighted))
             returned.append(rows_bytes(down, len(holdings.public), classes, True))
@@ -51,6 +51,19 @@ def exchange_bytes(
     if not topology.aggregators:
         returned = [0] * len(learners)
     return replace(exchange, up_bytes=tuple(sent), down_bytes=tuple(returned), exact=exact(up) and exact(down))
+
+
+def _returned(
+    exchange: ExchangePlan,
+    own: Architecture,
+    learner: AgentPlan,
+    learners: Sequence[AgentPlan],
+    known: Mapping[str, Architecture],
+) -> list[Architecture]:
+    """Return the models that come back to a learner: that of its own kind, or all that others gave."""
+    if exchange.extract["of"] == "companion" or not exchange.rule["exclude_self"]:
+        return [own]
+    return [known[name] for name in dict.fromkeys(str(other.architecture) for other in learners if other != learner)]
 
 
 def _sent_model(
@@ -97,4 +110,6 @@ def work(recipe: Recipe, agent: AgentPlan, model: Architecture, companion: Archi
             total += 2.0 * agent.samples * named[said.of]
         elif step.name == "absorb" and said.by == "distil":
             total += 6.0 * said.epochs * public * named["model"]
+        elif step.name == "absorb" and said.by == "mutual":
+            total += 6.0 * said.epochs * agent.samples * 2 * named["model"]
     return total

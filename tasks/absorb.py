@@ -11,6 +11,7 @@ from .agent import Agent, Context
 from .choice import tagged
 from .knowledge import Knowledge, Models, Rows, aligned
 from .late import late
+from .mutual_absorb import MutualLearning, mutual
 from .optimizers import Optimizer, Steps
 from .parameters import Step
 from .registry import Registry
@@ -85,6 +86,8 @@ def _distance(said: Distil, given: torch.Tensor, target: torch.Tensor) -> torch.
             loss = losses.logit_distance(given, target, power=1)
     return loss * said.kd_weight
 
+
+ABSORBS.register("mutual", MutualLearning)(mutual)
 
 Absorb: Any = tagged("Absorb", ABSORBS, "by")
 

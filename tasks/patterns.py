@@ -44,6 +44,12 @@ class ErdosRenyi(Parameters):
     redraw: bool = Field(False, description="a new graph each round")
 
 
+class Exponential(Parameters):
+    """Links over distances that double."""
+
+    redraw: bool = Field(True, description="one of the distances, drawn anew each round; if not, all of them always")
+
+
 class EdgeList(Parameters):
     """Links by name."""
 
@@ -105,6 +111,16 @@ def pairs(parameters: Plain, names: list[str], generator: np.random.Generator) -
     """Random pairs, drawn anew each round; with an odd number one agent rests."""
     order = generator.permutation(len(names)).tolist()
     return _clean(zip(order[::2], order[1::2], strict=False))
+
+
+@GRAPHS.register("exponential", Exponential)
+def exponential(parameters: Exponential, names: list[str], generator: np.random.Generator) -> Edges:
+    """Agents on a ring reach over 1, 2, 4, ... others, at one of these distances each round (Ying et al. 2021)."""
+    count = len(names)
+    distances = [2**power for power in range((count - 1).bit_length())]
+    if parameters.redraw:
+        distances = [distances[int(generator.integers(len(distances)))]]
+    return _clean((i, (i + distance) % count) for distance in distances for i in range(count))
 
 
 def _clean(links: object) -> Edges:

@@ -37,12 +37,29 @@ class Batch:
     cross_entropy: torch.Tensor
 
 
+if TYPE_CHECKING:
+    Pull = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    """A scalar loss of one model's logits [B, C], given the other's logits [B, C] and labels [B]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A loss over two models taken apart, for steps that either takes by itself. Each is given the other's logits."""
+
+    model: Pull
+    companion: Pull
+
+
 @dataclass
 class Term:
-    """A loss over a batch, and the parameters besides the model's own that it trains."""
+    """A loss over a batch, and the parameters besides the model's own that it trains.
+
+    ``pair``: the same loss taken apart, where the model and its companion may step by themselves.
+    """
 
     loss: Callable[[Batch], torch.Tensor]
     parameters: list[torch.nn.Parameter] = field(default_factory=list)
+    pair: Pair | None = None
 
 
 TERMS: Registry[Callable[..., Term | None]] = Registry("terms")
@@ -188,18 +205,19 @@ def mutual(agent: Agent, parameters: Mutual, context: Context) -> Term:
     """The model and its shared companion learn from the labels and from each other (Shen et al. 2020, eq. 3-4)."""
     companion = agent.network("companion").train()
 
+    def of_model(logits: torch.Tensor, given: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return losses.kl_divergence(logits, given, parameters.temperature) * parameters.kd_weight
+
+    def of_companion(logits: torch.Tensor, given: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        task = torch.nn.functional.cross_entropy(logits, y) * parameters.companion_ce_weight
+        return task + losses.kl_divergence(logits, given, parameters.temperature) * parameters.companion_kd_weight
+
     def loss(batch: Batch) -> torch.Tensor:
         other = companion(batch.x)
-        task = torch.nn.functional.cross_entropy(other, batch.y)
-        mine = losses.kl_divergence(batch.logits, other.detach(), parameters.temperature)
-        theirs = losses.kl_divergence(other, batch.logits.detach(), parameters.temperature)
-        return (
-            mine * parameters.kd_weight
-            + task * parameters.companion_ce_weight
-            + theirs * parameters.companion_kd_weight
-        )
+        mine = of_model(batch.logits, other.detach(), batch.y)
+        return mine + of_companion(other, batch.logits.detach(), batch.y)
 
-    return Term(loss, list(companion.parameters()))
+    return Term(loss, list(companion.parameters()), Pair(of_model, of_companion))
 
 
 @TERMS.register("adaptive_mutual", AdaptiveMutual)

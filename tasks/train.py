@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from . import sample_terms  # noqa: F401  entered before terms are chosen from
+from . import (
+    accounting,
+    sample_terms,  # noqa: F401  entered before terms are chosen from
+)
 from .agent import Agent, Context
 from .choice import Choice, choice
 from .late import late
 from .observe import Observer, observers
 from .optimizers import Optimizer, Steps
 from .parameters import Step
+from .private_steps import Private, PrivateTraining, poisson_batches
 from .terms import TERMS, Batch, Term
 
 if TYPE_CHECKING:
@@ -40,6 +44,7 @@ class Train(Step):
     ce_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of cross entropy to the labels")
     losses: list[TermChoice] = Field(default_factory=list, description="terms added to cross entropy")
     on: Literal["private", "public"] = Field("private", description="whose samples; public ones need labels")
+    private: Private | None = Field(None, description="steps that keep each single sample private")
 
 
 def batches(ids: torch.Tensor, size: int, drop_last: bool, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
@@ -61,16 +66,49 @@ def train(agent: Agent, parameters: Train, context: Context) -> None:
         return
     model.train()
     terms = _terms(agent, parameters, context)
+    watching = observers(context.observe, world.classes) if parameters.on == "private" else []
+    if parameters.private is not None:
+        _privately(agent, parameters, parameters.private, terms, watching, context)
+    else:
+        _plainly(agent, parameters, ids, terms, watching, context)
+    for observer in watching:
+        agent.memory.hold("working", f"seen:{observer.form}", observer.result(), context.round)
+
+
+def _plainly(
+    agent: Agent, parameters: Train, ids: torch.Tensor, terms: list[Term], watching: list[Observer], context: Context
+) -> None:
+    world, model = context.world, agent.network()
     weights = [*model.parameters(), *(w for term in terms for w in term.parameters)]
     steps = Steps(parameters.optimizer, weights)
-    watching = observers(context.observe, world.classes) if parameters.on == "private" else []
     for epoch in range(parameters.epochs):
         shuffle = agent.stream(context, "shuffle", parameters.on, epoch)
         last = watching if epoch == parameters.epochs - 1 else []
         for chosen in batches(ids, parameters.batch, parameters.drop_last, shuffle):
             _step(model, steps, terms, last, world.x_train[chosen], world.y_train[chosen], chosen, parameters.ce_weight)
-    for observer in watching:
-        agent.memory.hold("working", f"seen:{observer.form}", observer.result(), context.round)
+
+
+def _privately(
+    agent: Agent, parameters: Train, said: Private, terms: list[Term], watching: list[Observer], context: Context
+) -> None:
+    """Train with private steps, and put them on the agent's account."""
+    world, ids = context.world, agent.train_ids
+    size = min(parameters.batch, len(ids))
+    training = PrivateTraining(agent, said, parameters.optimizer, terms, parameters.ce_weight, size)
+    taken = 0
+    for epoch in range(parameters.epochs):
+        draw = agent.stream(context, "shuffle", parameters.on, epoch)
+        noise = agent.stream(context, "noise", epoch)
+        last = watching if epoch == parameters.epochs - 1 else []
+        if said.sampling == "poisson":
+            drawn = poisson_batches(ids, parameters.batch, draw)
+        else:
+            drawn = batches(ids, parameters.batch, parameters.drop_last, draw)
+        for chosen in drawn:
+            training.step(world.x_train[chosen], world.y_train[chosen], chosen, last, noise)
+        taken += len(drawn)
+    spent = accounting.Spent(said.noise, size / len(ids), taken)
+    accounting.count(agent, spent, said.delta, context.round)
 
 
 def _terms(agent: Agent, parameters: Train, context: Context) -> list[Term]:

@@ -18,6 +18,7 @@ from .exchange import of_architectures, of_exchanges, of_public
 from .notes import notes
 from .pattern import of_pattern
 from .places import Finding, problem
+from .private import of_private
 from .recipe import of_recipe, stores
 from .shapes import of_shapes
 
@@ -75,6 +76,7 @@ def _told(loaded: Loaded[Spec], findings: Iterable[Finding]) -> list[Problem]:
 
 def _method(spec: Spec) -> Iterator[Finding]:
     yield from of_recipe(spec.recipe)
+    yield from of_private(spec.recipe)
     yield from of_exchanges(spec.recipe)
     yield from of_public(spec)
     yield from of_architectures(spec)

@@ -14,7 +14,9 @@ from .recipe import Exchange, exchanges, received
 
 FOR_MODELS = ("float32", "float16", "svd")
 FOR_ROWS = ("float32", "float16", "int8", "bits", "top-k")
-ALTERNATIVES = "take feddf, fedproto, fd or fedmd, which mix architectures, or fml or fedkd, which share a companion"
+ALTERNATIVES = (
+    "take feddf, fedproto, fd, fedmd or dfml, which mix architectures, or fml or fedkd, which share a companion"
+)
 
 
 def of_exchanges(recipe: Recipe) -> Iterator[Finding]:
@@ -84,6 +86,8 @@ def _absorb(index: int, said: Any, exchange: Exchange, extract: int) -> Iterator
         message = f"parameters of the {exchange.made.of} cannot replace those of the {said.of}"
         path, source = in_round(index, "absorb", "of"), in_round(extract, "extract", "of")
         yield Finding(path, message, f"write `of: {exchange.made.of}`", (source,))
+    elif said.by == "mutual":
+        yield from _mutual(index, exchange, extract)
     elif said.by == "distil" and form != "logits":
         hint = "absorb by replace" if form == "parameters" else f"`store` them, and train with the term `{form}`"
         yield Finding(by, f"distil takes logits, and {form} were received", hint)
@@ -95,6 +99,21 @@ def _absorb(index: int, said: Any, exchange: Exchange, extract: int) -> Iterator
         elif said.loss in ("kl", "mse", "l1") and exchange.is_probabilities:
             message = f"the loss {said.loss} takes logits, and probabilities were received"
             yield Finding(path, message, "write `loss: soft_cross_entropy`, or extract logits", (source,))
+
+
+def _mutual(index: int, exchange: Exchange, extract: int) -> Iterator[Finding]:
+    by, form, rule = in_round(index, "absorb", "by"), exchange.form, exchange.rule
+    source = in_round(extract, "extract")
+    if form != "parameters":
+        message = f"mutual learning takes parameters, and {form} were received"
+        yield Finding(by, message, "extract parameters, or take another way to absorb", (source,))
+    elif exchange.made.of != "model":
+        message = f"mutual learning is between models that agents have as their own, and the {exchange.made.of} is sent"
+        hint = "write `of: model`, or learn from the companion by the term `mutual` of `train`"
+        yield Finding((*source, "of"), message, hint, (by,))
+    elif rule.weight != "samples":
+        path = in_round(exchange.index, "aggregate", "weight")
+        yield Finding(path, "mutual learning weighs models by their samples", "write `weight: samples`", (by,))
 
 
 def of_public(spec: Spec) -> Iterator[Finding]:
@@ -130,9 +149,19 @@ def of_architectures(spec: Spec) -> Iterator[Finding]:
         return
     for exchange in exchanges(spec.recipe):
         made = exchange.made
-        if exchange.form == "parameters" and exchange.rule.by == "mean" and made.of == "model":
+        apart = _only_visit(spec.recipe, exchange)
+        if exchange.form == "parameters" and exchange.rule.by == "mean" and made.of == "model" and not apart:
             message = f"parameters of different architectures have no mean ({described(groups)})"
             yield Finding(in_round(exchange.extract or 0, "extract"), message, ALTERNATIVES)
+
+
+def _only_visit(recipe: Recipe, exchange: Exchange) -> bool:
+    """Whether what is received is absorbed by mutual learning alone, for which architectures need not be alike."""
+    known = exchanges(recipe)
+    absorbing = [
+        s.parameters for i, s in enumerate(recipe.round) if s.name == "absorb" and received(known, i) == exchange
+    ]
+    return bool(absorbing) and all(said.by == "mutual" for said in absorbing)
 
 
 def identity(model: Choice) -> str:

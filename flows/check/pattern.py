@@ -76,7 +76,7 @@ def _topology(spec: Spec) -> Iterator[Finding]:
 def _graph(spec: Spec) -> Iterator[Finding]:
     graph, names = spec.pattern.parameters.graph, agent_names(spec)
     path = ("pattern", "decentralized", "graph", graph.name)
-    if len(names) < 2 or graph.name in ("ring", "torus", "complete", "pairs"):
+    if len(names) < 2 or graph.name in ("ring", "torus", "complete", "pairs", "exponential"):
         return
     if graph.name == "edges":
         yield from _links((*path, "links"), graph.parameters.links, names)

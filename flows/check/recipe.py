@@ -10,6 +10,8 @@ from ...specs.schema import Recipe
 from .places import Finding, in_round
 
 NEED_COMPANION = ("mutual", "adaptive_mutual")
+SPLIT = ("mutual",)
+"""Terms of ``train`` that can be taken apart into what each of two models learns, sample by sample."""
 FROM_MEMORY = ("class_logits", "prototypes")
 """Terms of ``train`` that read the form of their own name from working memory."""
 
@@ -133,6 +135,8 @@ def _who(recipe: Recipe) -> Iterator[Finding]:
         elif step.name == "train" and said.on == "private":
             message = "aggregators hold no private samples to train on"
             yield Finding(path, message, "write `who: learners`, or `on: public`")
+        elif step.name == "absorb" and said.by == "mutual":
+            yield Finding(path, "aggregators hold no private samples for mutual learning", "write `who: learners`")
         elif _uses_companion(step.name, said):
             yield Finding(path, "aggregators have no companion", "write `who: learners`")
 

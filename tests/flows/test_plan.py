@@ -43,6 +43,9 @@ RECIPES = {
     "feddf": "{use: feddf, with: {aggregate.steps: 2}}",
     "fml": "{use: fml, with: {companion: mlp}}",
     "fedkd": "{use: fedkd, with: {companion: mlp}}",
+    "def-kt": "def-kt",
+    "proxyfl": "{use: proxyfl, with: {companion: mlp}}",
+    "dfml": "dfml",
 }
 
 

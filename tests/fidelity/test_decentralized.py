@@ -1,0 +1,330 @@
+"""Methods between peers against plain loops, written from the papers: no agent, packet or recipe of the package.
+
+What both share: which samples an agent holds, who meets whom (both read from the run's folder), initial weights and the
+addresses of the random streams.
+"""
+
+import json
+import math
+from copy import deepcopy
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+import torch.nn.functional as F
+from codistill.flows.session import Session
+from codistill.tasks.accounting import KEY
+from codistill.tasks.data.prepared import open_prepared
+from codistill.tasks.packet import read
+from codistill.tasks.streams import torch_stream
+from safetensors.torch import load_file
+from torch import nn
+
+SEED, ROUNDS, BATCH, LR = 4, 3, 32, 0.1
+MLPS = ["m-1", "m-2", "m-3", "m-4", "m-5"]
+MIXED = ["m-1", "m-2", "m-3", "c-1", "c-2"]
+STEPS = f"epochs: 1, batch: {BATCH}, optimizer: {{sgd: {{lr: {LR}}}}}"
+
+
+def spec(recipe, graph, names=MLPS):
+    counts = {kind: sum(name.startswith(kind) for name in names) for kind in "mc"}
+    models = {"m": "mlp", "c": "cnn"}
+    groups = [f"{{name: {k}, count: {counts[k]}, model: {models[k]}}}" for k in "mc" if counts[k]]
+    return f"""
+name: fidelity
+seed: {SEED}
+rounds: {ROUNDS}
+data: {{dataset: digits, partition: {{by: dirichlet, alpha: 0.2, min_size: 10}}, take: {{train: 500}}}}
+agents: [{", ".join(groups)}]
+pattern: {{decentralized: {{graph: {graph}}}}}
+measure: {{control: none}}
+recipe:
+{recipe}
+"""
+
+
+class Net(nn.Module):
+    def __init__(self, kind, role="model"):
+        super().__init__()
+        name = {"m": "mlp(hidden=64)", "c": "cnn(channels=16x32,kernel=3,hidden=64)"}[kind]
+        with torch.random.fork_rng():
+            torch.manual_seed(torch_stream(SEED, "initial", role, name).initial_seed())
+            if kind == "m":
+                self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU())
+            else:
+                blocks = [nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+                blocks += [nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+                self.body = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(128, 64), nn.ReLU())
+            self.head = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+class Data:
+    def __init__(self, folder):
+        given = open_prepared(Path(json.loads((folder.path / "run.json").read_text())["prepared"]))
+        self.x, self.y = torch.tensor(given.x_train), torch.tensor(given.y_train)
+        with pa.memory_map(str(folder.path / "ids.arrow")) as source:
+            rows = pa.ipc.open_file(source).read_all()["train"].to_pylist()
+        self.ids = [torch.tensor(row, dtype=torch.int64) for row in rows][:-1]
+        self.sizes = [len(part) for part in self.ids]
+        plan = json.loads((folder.path / "plan.json").read_text())
+        self._links = [row["edges"] or plan["edges"] for row in plan["schedule"]]
+
+    def neighbours(self, agent, number):
+        links = self._links[number - 1]
+        return sorted({a if b == agent else b for a, b in links if agent in (a, b)})
+
+
+def stream(name, number, *address):
+    return torch_stream(SEED, "agent", name, number, *address)
+
+
+def shuffled(ids, generator):
+    return ids[torch.randperm(len(ids), generator=generator)].split(BATCH)
+
+
+def descend(loss, *nets):
+    weights = [w for net in nets for w in net.parameters()]
+    for w, g in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+        w.data -= LR * g
+
+
+def kl(student, teacher):
+    """KL(softmax(teacher) || softmax(student)), the teacher fixed."""
+    p = F.softmax(teacher.detach(), 1)
+    return (p * (p.log() - F.log_softmax(student, 1))).sum(1).mean()
+
+
+def mean(nets, shares):
+    made = deepcopy(nets[0])
+    states = [net.state_dict() for net in nets]
+    total = sum(shares)
+    made.load_state_dict(
+        {key: sum(s * state[key] for s, state in zip(shares, states, strict=True)) / total for key in states[0]}
+    )
+    return made
+
+
+def farthest(folder, nets, names, role="model"):
+    apart = 0.0
+    for name, net in zip(names, nets, strict=True):
+        found = load_file(folder.model(name))
+        for key, value in net.state_dict().items():
+            apart = max(apart, (found[f"{role}/{key}"] - value).abs().max().item())
+    return apart
+
+
+# --- Li et al. 2022 (Def-KT)
+
+DEF_KT = f"""
+  round:
+    - train: {{{STEPS}}}
+    - extract: {{knowledge: parameters}}
+    - aggregate: {{by: mean, weight: samples, exclude_self: true}}
+    - absorb: {{by: mutual, keep: visitor, ce_weight: 1.0, kd_weight: 0.8, {STEPS}}}"""
+
+
+def knowledge_transfer(data, keep="visitor", one_way=False, in_turn=False):
+    nets = [Net("m") for _ in MLPS]
+    for number in range(1, ROUNDS + 1):
+        for agent, net in enumerate(nets):
+            for ids in shuffled(data.ids[agent], stream(MLPS[agent], number, "train.0", "shuffle", "private", 0)):
+                descend(F.cross_entropy(net(data.x[ids]), data.y[ids]), net)
+        sent = [deepcopy(net) for net in nets]
+        for agent, net in enumerate(nets):
+            for partner in data.neighbours(agent, number):  # one at most
+                guest = deepcopy(nets[partner] if in_turn else sent[partner])
+                for ids in shuffled(data.ids[agent], stream(MLPS[agent], number, "absorb.0", "absorb", 0)):
+                    x, y = data.x[ids], data.y[ids]
+                    a, b = net(x), guest(x)
+                    own = F.cross_entropy(a, y) + 0.8 * kl(a, b)
+                    visiting = F.cross_entropy(b, y) + (0.0 if one_way else 0.8 * kl(b, a))
+                    descend(own + visiting, net, guest)
+                if keep == "visitor":
+                    nets[agent] = guest
+    return nets
+
+
+def test_def_kt(conduct):
+    folder = conduct(spec(DEF_KT, "pairs"))
+    data = Data(folder)
+    partners = [[data.neighbours(agent, number) for agent in range(5)] for number in range(1, ROUNDS + 1)]
+    assert all(sorted(map(len, row)) == [0, 1, 1, 1, 1] for row in partners) and partners[0] != partners[1]
+    assert farthest(folder, knowledge_transfer(data), MLPS) < 1e-6
+
+
+def test_def_kt_is_not_what_it_is_taken_for(conduct):
+    folder = conduct(spec(DEF_KT, "pairs"))
+    data = Data(folder)
+    for mistake in ({"keep": "own"}, {"one_way": True}, {"in_turn": True}):
+        assert farthest(folder, knowledge_transfer(data, **mistake), MLPS) > 1e-4, mistake
+
+
+def test_def_kts_receiver_may_keep_its_own(conduct):
+    folder = conduct(spec(DEF_KT.replace("keep: visitor", "keep: own"), "pairs"))
+    assert farthest(folder, knowledge_transfer(Data(folder), keep="own"), MLPS) < 1e-6
+
+
+# --- Kalra et al. 2023 (ProxyFL), without the noise that no two programs share
+
+CLIP = 0.7
+PROXYFL = f"""
+  companion: mlp
+  round:
+    - train:
+        {STEPS.replace(", ", chr(10) + "        ", 2)}
+        ce_weight: 0.5
+        losses: [{{mutual: {{kd_weight: 0.5, companion_ce_weight: 0.5, companion_kd_weight: 0.5}}}}]
+        private: {{noise: 0.0, clip: {CLIP}, sampling: poisson}}
+    - extract: {{knowledge: parameters, of: companion}}
+    - aggregate: {{by: mean, weight: agents}}
+    - absorb: {{by: replace, of: companion}}"""
+
+
+def clipped_step(proxy, losses, size, by_sample=True):
+    """One step with the sum over samples of clipped gradients; returns how many were clipped."""
+    weights, clipped = list(proxy.parameters()), 0
+    total = [torch.zeros_like(w) for w in weights]
+    for loss in losses if by_sample else [torch.stack(losses).mean()]:
+        found = torch.autograd.grad(loss, weights, retain_graph=True)
+        norm = math.sqrt(sum(float(g.double().square().sum()) for g in found))
+        clipped += norm > CLIP
+        for t, g in zip(total, found, strict=True):
+            t += g * min(1.0, CLIP / norm)
+    for w, t in zip(weights, total, strict=True):
+        w.data -= LR * t / (size if by_sample else 1)
+    return clipped
+
+
+def proxies(data, by_sample=True, by_drawn=False):
+    own, shared, clipped = [Net(name[0]) for name in MIXED], [Net("m", "companion") for _ in MIXED], 0
+    for number in range(1, ROUNDS + 1):
+        for agent, (net, proxy) in enumerate(zip(own, shared, strict=True)):
+            held = data.ids[agent]
+            draw = stream(MIXED[agent], number, "train.0", "shuffle", "private", 0)
+            for _ in range(math.ceil(len(held) / BATCH)):
+                ids = held[torch.rand(len(held), generator=draw) < BATCH / len(held)]
+                if not len(ids):
+                    continue
+                x, y = data.x[ids], data.y[ids]
+                a, b = net(x), proxy(x)
+                rows = [slice(row, row + 1) for row in range(len(ids))]
+                alone = [0.5 * F.cross_entropy(b[r], y[r]) + 0.5 * kl(b[r], a[r]) for r in rows]
+                private = 0.5 * F.cross_entropy(a, y) + 0.5 * kl(a, b)
+                clipped += clipped_step(proxy, alone, len(ids) if by_drawn else BATCH, by_sample)
+                descend(private, net)
+        sent = [deepcopy(proxy) for proxy in shared]
+        for agent in range(len(shared)):
+            heard = [agent, *data.neighbours(agent, number)]
+            shared[agent] = mean([sent[one] for one in heard], [1] * len(heard))
+    return own, shared, clipped
+
+
+def test_proxyfl(conduct):
+    folder = conduct(spec(PROXYFL, "exponential", MIXED))
+    data = Data(folder)
+    assert min(data.sizes) > BATCH  # else a batch by chance would be everything
+    own, shared, clipped = proxies(data)
+    assert clipped > 50
+    assert farthest(folder, own, MIXED) < 1e-6
+    assert farthest(folder, shared, MIXED, "companion") < 1e-6
+
+
+def test_proxyfl_clips_samples_and_divides_by_the_size_expected(conduct):
+    folder = conduct(spec(PROXYFL, "exponential", MIXED))
+    data = Data(folder)
+    for mistake in ({"by_sample": False}, {"by_drawn": True}):
+        assert farthest(folder, proxies(data, **mistake)[1], MIXED, "companion") > 1e-4, mistake
+
+
+# --- Khalil et al. 2024 (DFML), two architectures on a ring, without going back to the best model
+
+DFML = f"""
+  round:
+    - extract: {{knowledge: parameters}}
+    - aggregate: {{by: mean, weight: samples, exclude_self: true}}
+    - absorb:
+        by: mutual
+        {STEPS.replace(", ", chr(10) + "        ", 2)}
+        supervision: weighted_softmax
+        kd_schedule: {{period: 4, low: 0.1, high: 0.9}}
+        keep: mean"""
+
+
+def mutual_learning(data, weighed=True):
+    nets = [Net(name[0]) for name in MIXED]
+    for number in range(1, ROUNDS + 1):
+        alpha = 0.1 + 0.8 * (0.0, 0.5, 1.0)[number - 1]
+        sent = [deepcopy(net) for net in nets]
+        for agent, own in enumerate(nets):
+            groups = {}
+            for one in data.neighbours(agent, number):
+                groups.setdefault(MIXED[one][0], []).append(one)
+            guests = {k: mean([sent[i] for i in g], [data.sizes[i] for i in g]) for k, g in groups.items()}
+            behind = [data.sizes[agent], *(sum(data.sizes[i] for i in g) for g in groups.values())]
+            counts = torch.bincount(data.y[data.ids[agent]], minlength=10).double()
+            share = counts / counts.sum() if weighed else torch.ones(10).double()
+            everybody = [own, *guests.values()]
+            for ids in shuffled(data.ids[agent], stream(MIXED[agent], number, "absorb.0", "absorb", 0)):
+                x, y = data.x[ids], data.y[ids]
+                answers = [net(x) for net in everybody]
+                loss = 0.0
+                for i, logits in enumerate(answers):
+                    terms = share * logits.double().exp()
+                    label = -(terms[torch.arange(len(y)), y] / terms.sum(1)).log().mean()
+                    others = [j for j in range(len(answers)) if j != i]
+                    pull = sum(behind[j] * kl(logits, answers[j]) for j in others) / sum(behind[j] for j in others)
+                    loss = loss + (1 - alpha) * label + alpha * pull
+                descend(loss, *everybody)
+            kind = MIXED[agent][0]
+            if kind in guests:
+                size = sum(data.sizes[i] for i in groups[kind])
+                own.load_state_dict(mean([own, guests[kind]], [data.sizes[agent], size]).state_dict())
+    return nets
+
+
+def test_dfml(conduct):
+    folder = conduct(spec(DFML, "ring", MIXED))
+    data = Data(folder)
+    assert farthest(folder, mutual_learning(data), MIXED) < 1e-6
+    assert farthest(folder, mutual_learning(data, weighed=False), MIXED) > 1e-4
+
+
+# --- the work dealt out anew, and begun anew each round: noise, accounts and best models are where they were
+
+PEAK = DFML + "\n        keep_peak: true"
+NOISY = PROXYFL.replace("noise: 0.0", "noise: 1.0")
+
+
+@pytest.mark.parametrize("recipe", [NOISY, PEAK], ids=["proxyfl", "dfml"])
+def test_neither_workers_nor_a_resume_change_anything(conduct, recipe, monkeypatch):
+    said = spec(recipe, "exponential", MIXED)
+    whole = conduct(said)
+    commit = Session.commit
+
+    def forgetting(session, number):
+        found = commit(session, number)
+        session.pool.restart()
+        return found
+
+    monkeypatch.setattr(Session, "commit", forgetting)
+    monkeypatch.setattr("codistill.flows.keeper.ROOM", 0)
+    again = conduct(said, lanes=3)
+    assert whole.path != again.path
+    for table in ("metrics", "ledger", "memory"):
+        assert whole.table(table).read_bytes() == again.table(table).read_bytes(), table
+    for name in MIXED:
+        assert whole.model(name).read_bytes() == again.model(name).read_bytes(), name
+
+
+def test_an_account_is_kept_with_the_agent(conduct):
+    folder = conduct(spec(NOISY, "exponential", MIXED))
+    sizes = Data(folder).sizes
+    for place, size in enumerate(sizes):
+        kept = folder.state(ROUNDS, place)
+        account = read(kept.with_name(f"{place}.procedural.{KEY.replace(' ', '%20')}.arrow"))
+        assert account.weights.tolist() == [ROUNDS * math.ceil(size / BATCH)]
+        assert account.values[0].tolist() == pytest.approx([1.0, BATCH / size, 1e-5], rel=1e-6)
