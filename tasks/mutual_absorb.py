@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from .agent import Agent, Context
-from .extract import score
 from .knowledge import Knowledge, Models
 from .late import late
 from .optimizers import Optimizer, Steps
 from .parameters import Parameters, Step
+from .score import score
 from .streams import torch_stream
 from .train import batches
 
