@@ -222,8 +222,6 @@ def segment_block(batch: pa.RecordBatch, layout: Layout, contributors: Sequence[
     if names != list(contributors[: len(names)]):
         raise StoreError("has other contributors than its manifest")
     owners = batch.column("contributor").indices.to_numpy()
-    if len(owners) and not (owners.min() >= 0 and owners.max() < len(names)):
-        raise StoreError("has rows of contributors that it does not name")
     numbers: dict[str, Columns] = {"value": {}, "key": {}}
     for field in schema:
         group, _, name = field.name.partition(".")
@@ -264,5 +262,5 @@ def marks_of(batch: pa.RecordBatch) -> Marks:
 
 def _said(schema: pa.Schema) -> str:
     columns = ", ".join(f"{field.name}: {field.type}" for field in schema)
-    head = ", ".join(f"{key.decode()}={value.decode()}" for key, value in sorted((schema.metadata or {}).items()))
+    head = ", ".join(f"{key!r}={value!r}" for key, value in sorted((schema.metadata or {}).items()))
     return f"({columns}; {head})"

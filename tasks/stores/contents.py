@@ -59,27 +59,33 @@ def load(path: Path) -> Contents:
 
 
 def save(contents: Contents, folder: Path, stem: str, most_bytes: int) -> Path:
-    """Write what changed to new files of at most ``most_bytes`` and then put the manifest in place; return its path."""
-    folder = folder.resolve()
-    table, layout = contents.table, contents.layout
+    """Write what changed to new files of at most ``most_bytes`` and then put the manifest in place; return its path.
+
+    Where it fails, ``contents`` are as they were, but for the numbers of files and where spilled segments lie.
+    """
+    folder, path = folder.resolve(), folder.resolve() / f"{stem}.json"
     names = Names(folder, stem, contents.counted["files"])
-    if layout is not None:
-        first = 0 if contents.purge else rewritten_from(table.parts, layout.row_bytes, most_bytes)
-        kept, rest = table.parts[:first], table.parts[first:]
-        contributors, places = used_contributors(table) if not first else (table.contributors, None)
-        made = segments_of(rest, contributors, layout, names, most_bytes, places)
-        spilled = [part.path for part in rest if part.path is not None and part.path not in contents.files]
-        for part in kept:
-            if part.path not in contents.files:
-                move(part, names.new())
-        table.parts, table.contributors = [*kept, *made], contributors
-    else:
-        spilled = []
-    marks_path = names.new(".marks")
-    write_marks(marks_path, joined_marks([part.marks for part in table.parts]))
-    contents.counted["files"] = names.next
-    path = folder / f"{stem}.json"
-    _manifest(contents, folder, marks_path).write(path)
+    try:
+        parts, contributors, spilled = _on_disk(contents, names, most_bytes)
+        marks_path = names.new(".marks")
+    finally:
+        # A number is never given twice: a spilled segment may have it by now.
+        contents.counted["files"] = names.next
+    marks = joined_marks([part.marks for part in parts])
+    write_marks(marks_path, marks)
+    layout = contents.layout
+    Manifest(
+        version=1,
+        name=contents.name,
+        declaration=contents.declaration,
+        width=layout.width if layout else 0,
+        key_width=layout.key_width if layout else 0,
+        contributors=tuple(contributors),
+        segments=tuple(_file(part.path, folder, len(part)) for part in parts if part.path is not None),
+        marks=_file(marks_path, folder, len(marks)),
+        counters=Counters(**contents.counted),
+    ).write(path)
+    contents.table.parts, contents.table.contributors = parts, contributors
     contents.purge = False
     contents.remember(path, marks_path)
     for one in spilled:
@@ -87,21 +93,21 @@ def save(contents: Contents, folder: Path, stem: str, most_bytes: int) -> Path:
     return path
 
 
-def _manifest(contents: Contents, folder: Path, marks: Path) -> Manifest:
-    parts, layout = contents.table.parts, contents.layout
-    segments = [
-        File(path=relative(part.path, folder), rows=len(part), bytes=part.size)
-        for part in parts
-        if part.path is not None
-    ]
-    return Manifest(
-        version=1,
-        name=contents.name,
-        declaration=contents.declaration,
-        width=layout.width if layout else 0,
-        key_width=layout.key_width if layout else 0,
-        contributors=tuple(contents.table.contributors),
-        segments=tuple(segments),
-        marks=File(path=relative(marks, folder), rows=sum(map(len, parts)), bytes=marks.stat().st_size),
-        counters=Counters(**contents.counted),
-    )
+def _on_disk(contents: Contents, names: Names, most_bytes: int) -> tuple[list[Part], list[str], list[Path]]:
+    """Return the parts of the store, all on disk, its contributors, and spilled files that are no longer needed."""
+    table, layout = contents.table, contents.layout
+    if layout is None:
+        return [], [], []
+    first = 0 if contents.purge else rewritten_from(table.parts, layout.row_bytes, most_bytes)
+    kept, rest = table.parts[:first], table.parts[first:]
+    contributors, places = (table.contributors, None) if first else used_contributors(table)
+    made = segments_of(rest, contributors, layout, names, most_bytes, places)
+    for part in kept:
+        if part.path not in contents.files:
+            move(part, names.new())
+    spilled = [part.path for part in rest if part.path is not None and part.path not in contents.files]
+    return [*kept, *made], contributors, spilled
+
+
+def _file(path: Path, folder: Path, rows: int) -> File:
+    return File(path=relative(path, folder), rows=rows, bytes=path.stat().st_size)

@@ -110,7 +110,8 @@ def herd(features: np.ndarray, count: int) -> np.ndarray:
     free, chosen = np.ones(len(features), dtype=bool), np.empty(count, dtype=np.int64)
     for k in range(count):
         # |mean - (total + x) / (k + 1)|^2 but for what is the same for all x, times (k + 1)^2.
-        apart = squares - 2 * (features @ ((k + 1) * mean - total))
+        # einsum adds each row alone: a product by BLAS would round by its threads and by a row's place.
+        apart = squares - 2 * np.einsum("nd,d->n", features, (k + 1) * mean - total)
         best = int(np.where(free, apart, np.inf).argmin())
         chosen[k], free[best] = best, False
         total += features[best]

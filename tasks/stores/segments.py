@@ -69,13 +69,15 @@ def _read(path: Path, rows: int, size: int, take: Callable[[pa.RecordBatch], T])
         batches = reader.num_record_batches
         batch = reader.get_batch(0) if batches == 1 else None
         if batch is not None:
-            batch.validate()
-    except (pa.ArrowException, OSError) as problem:
+            batch.validate(full=True)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as problem:
         raise StoreError(f"{path}: is no Arrow file that can be read ({problem}); {BROKEN}") from None
     if batch is None or batch.num_rows != rows:
         found = f"{batches} batches" if batch is None else f"{batch.num_rows} rows"
         raise StoreError(f"{path}: has {found} and its manifest says one batch of {rows} rows; {BROKEN}")
     try:
         return take(batch)
+    except UnicodeDecodeError as problem:
+        raise StoreError(f"{path}: has words that are no text ({problem}); {BROKEN}") from None
     except StoreError as problem:
         raise StoreError(f"{path}: {problem}; {BROKEN}") from None

@@ -10,7 +10,7 @@ import numpy as np
 from .columns import Layout
 from .table import Table
 
-DECODED = 2**22
+DECODED = 2**20
 """Numbers that are decoded at a time."""
 
 

@@ -55,7 +55,9 @@ def runs(parts: Sequence[Part], most_rows: int) -> Iterator[tuple[Block, Marks]]
         places = np.flatnonzero(part.marks.alive)
         while len(places):
             some, places = places[:room], places[room:]
-            blocks.append(part.block.part(some))
+            # What lies side by side is a view: rows go from the map of one file to the next without a stop.
+            beside = some[-1] - some[0] + 1 == len(some)
+            blocks.append(part.block.part(slice(some[0], some[-1] + 1) if beside else some))
             marks.append(part.marks.part(some))
             room -= len(some)
             if not room:
