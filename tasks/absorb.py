@@ -86,6 +86,8 @@ def _distance(said: Distil, given: torch.Tensor, target: torch.Tensor) -> torch.
     return loss * said.kd_weight
 
 
+from . import transfer  # noqa: E402, F401  # it enters its way to absorb
+
 Absorb: Any = tagged("Absorb", ABSORBS, "by")
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from . import less_forgetting  # noqa: F401  # it enters its term
 from .agent import Agent, Context
 from .choice import Choice, choice
 from .late import late

@@ -1,0 +1,91 @@
+"""The rule ``adversarial``: a consensus, and a discriminator that tells contributors apart (FedAL)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from .agent import Agent, Context
+from .aggregate import AGGREGATES, Merge, mean_of_rows
+from .contributors import by_name, owners_of
+from .discriminator import DISCRIMINATOR, grown, made, packed
+from .knowledge import Rows, together
+from .late import late
+from .optimizers import Optimizer, Steps
+from .train import batches
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = late("torch")
+
+
+class AdversarialConsensus(Merge):
+    """FedAL."""
+
+    exclude_self: Literal[False] = Field(False, description="the discriminator must have seen everybody's answers")
+    epochs: Annotated[int, Field(ge=1)] = Field(1, description="the discriminator's passes over all answers each round")
+    batch: Annotated[int, Field(ge=1)] = Field(64, description="answers a step")
+    optimizer: Optimizer = Field(
+        default_factory=lambda: Optimizer.model_validate("adam"),
+        description="of the discriminator; made anew each round",
+    )
+    hidden: Annotated[int, Field(ge=1)] = Field(64, description="width of the discriminator's hidden layer")
+
+
+@AGGREGATES.register("adversarial", AdversarialConsensus)
+def adversarial(agent: Agent, packets: Sequence[Rows], said: AdversarialConsensus, context: Context) -> Rows:
+    """The mean logits, with a discriminator that has learned to tell whose answer a row is (FedAL).
+
+    Han et al. 2024: the server's part of the min-max game, cross entropy over contributors, on the softmax of each row
+    of logits. The aggregator keeps the discriminator, and in emotional memory, under ``valence``, how surely it knows
+    each contributor by its answers: the mean probability that it gives to the right name. A contributor that was never
+    heard before gets an output of its own.
+    """
+    if not context.final:
+        return together(packets)
+    rows = by_name(packets)
+    held = agent.memory.recall("emotional", "valence")
+    known = list(held.contributors) if isinstance(held, Rows) else list(rows.contributors)
+    classes = rows.values.shape[1]
+    network = agent.module(DISCRIMINATOR, context, lambda: made(classes, said.hidden, len(known)))
+    new = [name for name in rows.contributors if name not in known]
+    if new:
+        network = grown(network, len(new), agent.stream(context, DISCRIMINATOR, *new))
+        agent.models[DISCRIMINATOR] = network
+        known += new
+    places = torch.tensor([known.index(name) for name in rows.contributors], dtype=torch.int64)
+    answers, whose = torch.softmax(rows.values, dim=1), places[owners_of(rows)]
+    _learn(network, answers, whose, said, agent, context)
+    surely = torch.zeros(len(known), 1)
+    if isinstance(held, Rows):
+        surely[: held.items] = held.values
+    with torch.no_grad():
+        right = torch.softmax(network(answers), dim=1).gather(1, whose[:, None])
+    counts = torch.bincount(whose, minlength=len(known))[:, None]
+    sums = torch.zeros(len(known), 1).index_add_(0, whose, right)
+    surely = torch.where(counts > 0, sums / counts.clamp(min=1), surely)
+    everybody = torch.arange(len(known))
+    valence = Rows(
+        "valence", everybody, surely, torch.ones(len(known)).double(), contributors=tuple(known), owners=everybody
+    )
+    agent.memory.hold("emotional", "valence", valence, context.round)
+    return replace(mean_of_rows([rows]), attached=packed(network, known))
+
+
+def _learn(
+    network: torch.nn.Module,
+    answers: torch.Tensor,
+    whose: torch.Tensor,
+    said: AdversarialConsensus,
+    agent: Agent,
+    context: Context,
+) -> None:
+    """Train the discriminator on ``answers`` [N, C] of contributors ``whose`` [N]."""
+    steps, places = Steps(said.optimizer, network.parameters()), torch.arange(len(answers))
+    for epoch in range(said.epochs):
+        for chosen in batches(places, said.batch, False, agent.stream(context, "answers", epoch)):
+            steps.down(torch.nn.functional.cross_entropy(network(answers[chosen]), whose[chosen]))
