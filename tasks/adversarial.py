@@ -62,7 +62,7 @@ def adversarial(agent: Agent, packets: Sequence[Rows], said: AdversarialConsensu
     _learn(network, answers, whose, said, agent, context)
     surely = torch.zeros(len(known), 1)
     if isinstance(held, Rows):
-        surely[: held.items] = held.values
+        surely[owners_of(held)] = held.values
     with torch.no_grad():
         right = torch.softmax(network(answers), dim=1).gather(1, whose[:, None])
     counts = torch.bincount(whose, minlength=len(known))[:, None]

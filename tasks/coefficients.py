@@ -9,7 +9,7 @@ from pydantic import Field
 
 from .agent import Agent, Context
 from .aggregate import AGGREGATES, Merge, mean_of_rows
-from .contributors import by_name, dense
+from .contributors import by_name, dense, owners_of
 from .knowledge import Rows, together
 from .late import late
 from .optimizers import Optimizer, Steps
@@ -74,13 +74,14 @@ def coefficients(agent: Agent, packets: Sequence[Rows], said: Coefficients, cont
 def enlarged(held: object, names: Sequence[str]) -> tuple[list[str], torch.Tensor]:
     """Return all names known, those of before first, and their coefficients [A, A], each row summing to one.
 
-    A new contributor begins with equal coefficients, and takes an equal share of every row.
+    A new contributor begins with equal coefficients and takes an equal share of every row; so does one whose row was
+    forgotten.
     """
     before = list(held.contributors) if isinstance(held, Rows) else []
     known = before + sorted(set(names) - set(before))
     matrix = torch.full((len(known), len(known)), 1 / len(known))
     if isinstance(held, Rows):
-        matrix[: len(before), : len(before)] = held.values * (len(before) / len(known))
+        matrix[owners_of(held), : len(before)] = held.values * (len(before) / len(known))
     return known, matrix
 
 
