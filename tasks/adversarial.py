@@ -49,31 +49,30 @@ def adversarial(agent: Agent, packets: Sequence[Rows], said: AdversarialConsensu
         return together(packets)
     rows = by_name(packets)
     held = agent.memory.recall("emotional", "valence")
-    known = list(held.contributors) if isinstance(held, Rows) else list(rows.contributors)
-    classes = rows.values.shape[1]
-    network = agent.module(DISCRIMINATOR, context, lambda: made(classes, said.hidden, len(known)))
-    new = [name for name in rows.contributors if name not in known]
-    if new:
-        network = grown(network, len(new), agent.stream(context, DISCRIMINATOR, *new))
-        agent.models[DISCRIMINATOR] = network
-        known += new
+    before = held if isinstance(held, Rows) else None
+    known, network = _known(agent, rows, before, said, context)
     places = torch.tensor([known.index(name) for name in rows.contributors], dtype=torch.int64)
     answers, whose = torch.softmax(rows.values, dim=1), places[owners_of(rows)]
     _learn(network, answers, whose, said, agent, context)
-    surely = torch.zeros(len(known), 1)
-    if isinstance(held, Rows):
-        surely[owners_of(held)] = held.values
-    with torch.no_grad():
-        right = torch.softmax(network(answers), dim=1).gather(1, whose[:, None])
-    counts = torch.bincount(whose, minlength=len(known))[:, None]
-    sums = torch.zeros(len(known), 1).index_add_(0, whose, right)
-    surely = torch.where(counts > 0, sums / counts.clamp(min=1), surely)
-    everybody = torch.arange(len(known))
-    valence = Rows(
-        "valence", everybody, surely, torch.ones(len(known)).double(), contributors=tuple(known), owners=everybody
-    )
-    agent.memory.hold("emotional", "valence", valence, context.round)
+    agent.memory.hold("emotional", "valence", _valence(network, answers, whose, known, before), context.round)
     return replace(mean_of_rows([rows]), attached=packed(network, known))
+
+
+def _known(
+    agent: Agent, rows: Rows, before: Rows | None, said: AdversarialConsensus, context: Context
+) -> tuple[list[str], torch.nn.Module]:
+    """Return everybody known, those of before first, and the discriminator with an output for each.
+
+    Whoever has no memory of whom it knew begins anew.
+    """
+    if before is None:
+        agent.models.pop(DISCRIMINATOR, None)
+    known = list(rows.contributors if before is None else before.contributors)
+    new = [name for name in rows.contributors if name not in known]
+    network = agent.module(DISCRIMINATOR, context, lambda: made(rows.values.shape[1], said.hidden, len(known)))
+    if new:
+        network = agent.models[DISCRIMINATOR] = grown(network, len(new), agent.stream(context, DISCRIMINATOR, *new))
+    return known + new, network
 
 
 def _learn(
@@ -89,3 +88,19 @@ def _learn(
     for epoch in range(said.epochs):
         for chosen in batches(places, said.batch, False, agent.stream(context, "answers", epoch)):
             steps.down(torch.nn.functional.cross_entropy(network(answers[chosen]), whose[chosen]))
+
+
+def _valence(
+    network: torch.nn.Module, answers: torch.Tensor, whose: torch.Tensor, known: list[str], before: Rows | None
+) -> Rows:
+    """Return the mean probability of the right name, [A, 1]; of whom nothing was heard, what was held before."""
+    surely = torch.zeros(len(known), 1)
+    if before is not None:
+        surely[owners_of(before)] = before.values
+    with torch.no_grad():
+        right = torch.softmax(network(answers), dim=1).gather(1, whose[:, None])
+    counts = torch.bincount(whose, minlength=len(known))[:, None]
+    sums = torch.zeros(len(known), 1).index_add_(0, whose, right)
+    surely = torch.where(counts > 0, sums / counts.clamp(min=1), surely)
+    places = torch.arange(len(known))
+    return Rows("valence", places, surely, torch.ones(len(known)).double(), contributors=tuple(known), owners=places)

@@ -73,7 +73,7 @@ def contrast(received: torch.Tensor, labels: torch.Tensor, trained: torch.Tensor
     class; the margin is added to the distance from a prototype's own class, which must be nearer by so much.
     """
     distances = torch.cdist(received, trained, compute_mode="donot_use_mm_for_euclid_dist")
-    own = torch.nn.functional.one_hot(labels, len(trained)) * margin
+    own = torch.nn.functional.one_hot(labels, len(trained)).to(distances.dtype) * margin
     return torch.nn.functional.cross_entropy(-(distances + own), labels)
 
 
