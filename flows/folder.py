@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..tasks.stores.manifest import files_of
 from .report.reading import read_json
 
 
@@ -29,6 +30,9 @@ def replace_text(path: Path, text: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
+
+STORE, WAITING = "store", "waiting"
+"""What the files of an agent's stores are called: as a round left them, and in the middle of one."""
 
 PARTS = ("packets", "state", "rounds", "models")
 """The folders in a run's folder; the first is the first thing that a launch makes."""
@@ -123,10 +127,16 @@ class RunFolder:
                 shutil.rmtree(folder, ignore_errors=True)
         for version, place in superseded:
             folder = self.state(version, place).parent
-            for file in folder.glob(f"{place}.*"):
+            manifests = folder.glob(f"{place}.{STORE}.*.json")
+            older = {file for manifest in manifests for file in files_of(manifest)}
+            kept: set[Path] = set()
+            if older:
+                newer = self.state(number, place).parent.glob(f"{place}.{STORE}.*.json")
+                kept = {file for manifest in newer for file in files_of(manifest)}
+            for file in older.union(one.resolve() for one in folder.glob(f"{place}.*")) - kept:
                 file.unlink(missing_ok=True)
-            with suppress(OSError):  # others are still in it
-                folder.rmdir()
+                with suppress(OSError):  # others are still in it
+                    file.parent.rmdir()
 
     def info(self) -> dict[str, Any]:
         """Return ``run.json``, or {} before there is one. Raises ``NotARunError`` where it cannot be read."""

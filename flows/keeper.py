@@ -13,13 +13,14 @@ from safetensors.torch import load_file, save_file
 from ..tasks import packet
 from ..tasks.agent import Agent, World
 from ..tasks.architecture import Architecture
-from ..tasks.memory import KINDS
+from ..tasks.memory import KINDS, Memory
 from ..tasks.models import architecture
 from ..tasks.networks import build
 from ..tasks.patterns import ModelChoice
 from ..tasks.share import EncodingChoice
+from ..tasks.stores import Declaration, Store
 from ..tasks.streams import torch_stream
-from .folder import RunFolder
+from .folder import STORE, WAITING, RunFolder
 from .plan import Plan
 from .versions import Versions
 
@@ -48,6 +49,7 @@ class Keeper:
         self._kept: OrderedDict[int, _Kept] = OrderedDict()
         self._held = 0
         self._aside: set[int] = set()
+        self._declared = {name: Declaration.model_validate(said) for name, said in plan.memories.items()}
 
     def load(self, place: int, number: int) -> Agent:
         """Return the agent as it stands in round ``number``: in the middle of it, or as the round before left it."""
@@ -62,10 +64,12 @@ class Keeper:
         if place in self._aside:
             self._aside.discard(place)
             self._read(agent, self._folder.unfinished(number, place))
+            self._open(agent, self._folder.state(number, place), WAITING)
         else:
             version = self._versions.before(number, place)
             if version is not None:
                 self._read(agent, self._folder.state(version, place))
+                self._open(agent, self._folder.state(version, place), STORE)
         return agent
 
     def keep(self, place: int, agent: Agent, number: int) -> None:
@@ -74,7 +78,7 @@ class Keeper:
 
     def save(self, place: int, agent: Agent, number: int) -> None:
         """Write the version of the agent that round ``number`` leaves, and keep the agent for the next round."""
-        self._write(agent, self._folder.state(number, place))
+        self._write(agent, number, place)
         self._hold(place, _Kept(agent, number, False, _size(agent)))
 
     def _hold(self, place: int, kept: _Kept) -> None:
@@ -87,7 +91,7 @@ class Keeper:
             first = next(iter(self._kept))
             gone = self._let_go(first)
             if gone.unfinished:
-                self._write(gone.agent, self._folder.unfinished(kept.version, first), working=True)
+                self._write(gone.agent, kept.version, first, working=True)
                 self._aside.add(first)
 
     def _let_go(self, place: int) -> _Kept:
@@ -109,6 +113,8 @@ class Keeper:
         said = self._plan.agents[place]
         train, test = self._ids[place] if place < self._plan.learners else self._pooled(said.test_samples > 0)
         agent = Agent(said.name, said.group, said.role, train, test, self._architectures(place))
+        agent.above = "" if said.parent is None else self._plan.agents[said.parent].name
+        agent.memory = Memory(self._declared)
         for name, one in agent.architectures.items():
             shared = said.initial == "shared" or name == "companion"
             owner = one.name if shared else f"{said.name}/{one.name}"
@@ -119,11 +125,16 @@ class Keeper:
         nothing = torch.empty(0, dtype=torch.int64)
         return nothing, torch.cat([test for _, test in self._ids]) if tested else nothing
 
-    def _write(self, agent: Agent, path: Path, working: bool = False) -> None:
+    def _write(self, agent: Agent, number: int, place: int, working: bool = False) -> None:
+        path = self._folder.unfinished(number, place) if working else self._folder.state(number, place)
         path.parent.mkdir(parents=True, exist_ok=True)
-        models = ((name, model.state_dict()) for name, model in agent.models.items())
+        models = [*((name, model.state_dict()) for name, model in agent.models.items()), *agent.parked.items()]
         save_file({f"{name}/{key}": value for name, state in models for key, value in state.items()}, path)
         plain = EncodingChoice.model_validate("float32")
+        for name, store in sorted(agent.memory.stores.items()):
+            # Where an agent waits on disk in the middle of a round its files must outlive the round's packets.
+            at = self._folder.state(number, place).parent if working else path.parent
+            store.write(at, f"{place}.{WAITING if working else STORE}.{name}")
         for kind in KINDS:
             if kind == "working" and not working:
                 continue
@@ -138,16 +149,25 @@ class Keeper:
             name, _, rest = key.partition("/")
             grouped.setdefault(name, {})[rest] = value
         for name, tensors in grouped.items():
-            if name not in agent.models:
-                weight = tensors["weight"]
-                agent.models[name] = torch.nn.Linear(weight.shape[1], weight.shape[0], bias="bias" in tensors)
-            agent.models[name].load_state_dict(tensors)
+            if name in agent.models:
+                agent.models[name].load_state_dict(tensors)
+            else:
+                agent.parked[name] = tensors
         for file in sorted(path.parent.glob(f"{path.stem}.*.arrow")):
-            _, kind, key, _ = file.name.split(".")
+            _, kind, key, *more = file.name.split(".")
+            if kind in (STORE, WAITING) or more != ["arrow"]:
+                continue
             knowledge, head = packet.decode(file.read_bytes())
             agent.memory.hold(kind, unquote(key), knowledge, int(head["round"]))  # type: ignore[arg-type]
+
+    def _open(self, agent: Agent, path: Path, word: str) -> None:
+        for name in self._declared:
+            manifest = path.with_name(f"{path.stem}.{word}.{name}.json")
+            if manifest.exists():
+                agent.memory.stores[name] = Store.open(manifest)
 
 
 def _size(agent: Agent) -> int:
     models = sum(value.numel() * 4 for model in agent.models.values() for value in model.parameters())
-    return models + sum(agent.memory.bytes(kind) for kind in KINDS)
+    stores = sum(store.statistics.bytes for store in agent.memory.stores.values())
+    return models + stores + sum(agent.memory.bytes(kind) for kind in KINDS)

@@ -92,11 +92,11 @@ class Session:
 
     def commit(self, number: int) -> dict[str, Any]:
         """Make the round part of the run and return its accuracy, worst accuracy and bytes."""
-        rows: dict[str, list[list[Any]]] = {name: [] for name in ("metrics", "ledger", "memory")}
+        rows: dict[str, list[list[Any]]] = {name: [] for name in ("metrics", "ledger", "memory", "stores", "events")}
         for name, gathered in rows.items():
             by_stage: dict[int, list[list[Any]]] = {}
             for (stage, _), reply in sorted(self._replies.items()):
-                by_stage.setdefault(stage, []).extend(reply[name])
+                by_stage.setdefault(stage, []).extend(reply.get(name, []))
             for stage in sorted(by_stage):
                 gathered.extend(sorted(by_stage[stage], key=lambda row: row[:3] if name == "ledger" else row[:1]))
         if self.plan.measured(number):

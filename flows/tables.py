@@ -70,7 +70,43 @@ TIMINGS = pa.schema(
 )
 
 
-SCHEMAS = {"metrics": METRICS, "ledger": LEDGER, "memory": MEMORY, "clock": CLOCK, "timings": TIMINGS}
+STORES = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("agent", pa.string()),
+        ("role", pa.string()),
+        ("store", pa.string()),
+        ("kind", pa.string()),
+        ("items", pa.int64()),
+        ("bytes", pa.int64()),
+        ("hits", pa.int64()),
+        ("misses", pa.int64()),
+        ("mean_age", pa.float64()),
+        ("refused", pa.int64()),
+        ("evicted", pa.int64()),
+    ]
+)
+EVENTS = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("agent", pa.string()),
+        ("step", pa.string()),
+        ("what", pa.string()),
+        ("about", pa.string()),
+        ("count", pa.int64()),
+        ("sentence", pa.string()),
+    ]
+)
+
+SCHEMAS = {
+    "metrics": METRICS,
+    "ledger": LEDGER,
+    "memory": MEMORY,
+    "stores": STORES,
+    "events": EVENTS,
+    "clock": CLOCK,
+    "timings": TIMINGS,
+}
 
 
 def write_tables(folder: RunFolder, plan: Plan) -> float:
@@ -89,6 +125,8 @@ def write_tables(folder: RunFolder, plan: Plan) -> float:
             for sender, receiver, exchange, *rest in rows["ledger"]
         )
         writers["memory"].add([number, agents[p].name, agents[p].role, *rest] for p, *rest in rows["memory"])
+        writers["stores"].add([number, agents[p].name, agents[p].role, *rest] for p, *rest in rows.get("stores", []))
+        writers["events"].add([number, agents[p].name, *rest] for p, *rest in rows.get("events", []))
         if number > 0:
             writers["clock"].add(clock_rows(plan, number, rows["ledger"]))
         writers["timings"].add([number, *row] for row in rows["timings"])

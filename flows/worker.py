@@ -39,6 +39,8 @@ def answer(worker: Any, request: dict[str, Any]) -> dict[str, Any]:
         "metrics": rows.metrics,
         "ledger": rows.ledger,
         "memory": rows.memory,
+        "stores": rows.stores,
+        "events": rows.events,
         "seconds": time.perf_counter() - started,
         "cpu_seconds": time.process_time() - cpu,
     }

@@ -17,6 +17,7 @@ from ..tasks.measure import METRICS
 from ..tasks.operations import OPERATIONS
 from ..tasks.parameters import Name, Parameters
 from ..tasks.patterns import ModelChoice, PatternChoice
+from ..tasks.stores import Declaration
 
 if TYPE_CHECKING:
     MetricName = str
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 else:
     DatasetChoice = choice("Dataset", DATASETS, "Where samples come from.")
 PartitionChoice: Any = tagged("Partition", PARTITIONERS, "by")
+
+
+MemoryName = Annotated[
+    str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$", description="lower case letters, digits, dash and underscore")
+]
 
 
 def _step() -> type[Choice]:
@@ -51,6 +57,9 @@ class Recipe(Parameters):
     cite: str = Field("", description="the paper")
     differs: str = Field("", description="what differs from the paper")
     companion: ModelChoice | None = Field(None, description="a second model of every agent, alike on all of them")
+    memories: dict[MemoryName, Declaration] = Field(
+        default_factory=dict, description="the stores that agents have, by name; each agent has its own"
+    )
     start: list[StepChoice] = Field(default_factory=list, description="done once, before the first round")
     round: list[StepChoice] = Field(min_length=1, description="done each round")
 

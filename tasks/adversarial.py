@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from .agent import Agent, Context
-from .aggregate import AGGREGATES, Merge, mean_of_rows
+from .aggregate import AGGREGATES, mean_of_rows
 from .contributors import by_name, owners_of
 from .discriminator import DISCRIMINATOR, grown, made, packed
+from .door import Merge
 from .knowledge import Rows, together
 from .late import late
 from .optimizers import Optimizer, Steps
@@ -27,6 +28,7 @@ class AdversarialConsensus(Merge):
     """FedAL."""
 
     exclude_self: Literal[False] = Field(False, description="the discriminator must have seen everybody's answers")
+    valence: None = Field(None, description="this rule makes a valence of its own")
     epochs: Annotated[int, Field(ge=1)] = Field(1, description="the discriminator's passes over all answers each round")
     batch: Annotated[int, Field(ge=1)] = Field(64, description="answers a step")
     optimizer: Optimizer = Field(
@@ -67,6 +69,7 @@ def _known(
     """
     if before is None:
         agent.models.pop(DISCRIMINATOR, None)
+        agent.parked.pop(DISCRIMINATOR, None)
     known = list(rows.contributors if before is None else before.contributors)
     new = [name for name in rows.contributors if name not in known]
     network = agent.module(DISCRIMINATOR, context, lambda: made(rows.values.shape[1], said.hidden, len(known)))

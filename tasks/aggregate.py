@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from .agent import Agent, Context
 from .choice import tagged
-from .extract import score
-from .knowledge import Knowledge, Models, Rows, aligned
+from .door import Merge, admitted, selected
+from .knowledge import Knowledge, Models, Rows, aligned, together
 from .late import late
 from .optimizers import Optimizer, Steps
-from .parameters import Parameters
 from .registry import Registry
+from .score import score
 
 if TYPE_CHECKING:
     import torch
@@ -26,15 +27,6 @@ else:
     losses = late("codistill.kernels.losses")
 
 AGGREGATES: Registry[Callable[..., Knowledge]] = Registry("aggregates")
-
-
-class Merge(Parameters):
-    """What every rule may say."""
-
-    weight: Literal["samples", "agents"] = Field(
-        "samples", description="a contribution counts by its training samples, or each agent's counts once"
-    )
-    exclude_self: bool = Field(False, description="what an agent gets back leaves out what it gave")
 
 
 class Sharpened(Merge):
@@ -58,6 +50,12 @@ def mean(agent: Agent, packets: Sequence[Knowledge], said: Merge, context: Conte
     if isinstance(packets[0], Models):
         return mean_of_models([p for p in packets if isinstance(p, Models)])
     return mean_of_rows([p for p in packets if isinstance(p, Rows)])
+
+
+@AGGREGATES.register("collect", Merge)
+def collect(agent: Agent, packets: Sequence[Rows], said: Merge, context: Context) -> Rows:
+    """Everybody's rows side by side, each with its owner; for a memory at the top, not to be sent back as they are."""
+    return together(packets)
 
 
 @AGGREGATES.register("sharpened_mean", Sharpened)
@@ -109,6 +107,7 @@ def mean_of_models(packets: Sequence[Models]) -> Models:
     order = list(dict.fromkeys(identity for packet in packets for identity in packet.tensors))
     tensors: dict[str, dict[str, torch.Tensor]] = {}
     samples: dict[str, float] = {}
+    labels: dict[str, torch.Tensor] = {}
     for identity in order:
         given = [packet for packet in packets if identity in packet.tensors]
         weights = [packet.samples_by[identity] for packet in given]
@@ -118,7 +117,10 @@ def mean_of_models(packets: Sequence[Models]) -> Models:
             for name in names
         }
         samples[identity] = sum(weights)
-    return Models(tensors, samples)
+        told = [packet.labels[identity] for packet in given if identity in packet.labels]
+        if told:
+            labels[identity] = torch.stack(told).sum(0)
+    return Models(tensors, samples, labels)
 
 
 def mean_of_rows(packets: Sequence[Rows]) -> Rows:
@@ -139,8 +141,8 @@ def contribution(knowledge: Knowledge, weight: str) -> Knowledge:
     if weight == "samples":
         return knowledge
     if isinstance(knowledge, Models):
-        return Models(knowledge.tensors, dict.fromkeys(knowledge.tensors, 1.0))
-    return Rows(knowledge.form, knowledge.ids, knowledge.values, torch.ones_like(knowledge.weights), 1.0)
+        return dataclasses.replace(knowledge, samples_by=dict.fromkeys(knowledge.tensors, 1.0))
+    return dataclasses.replace(knowledge, weights=torch.ones_like(knowledge.weights), samples=1.0)
 
 
 def without(total: Knowledge, own: Knowledge) -> Knowledge:
@@ -182,6 +184,13 @@ from . import adversarial, coefficients, trainable_prototypes  # noqa: E402, F40
 Aggregate: Any = tagged("Aggregate", AGGREGATES, "by")
 
 
-def aggregate(agent: Agent, packets: Sequence[Knowledge], parameters: Any, context: Context) -> Knowledge:
-    """One piece of knowledge is made of what several agents say, in the order in which they were declared."""
-    return AGGREGATES[parameters.by].function(agent, packets, parameters, context)
+def aggregate(agent: Agent, packets: Sequence[Knowledge], parameters: Any, context: Context) -> Knowledge | None:
+    """One piece of knowledge is made of what several agents say, in the order in which they were declared.
+
+    None where nothing of it may be merged.
+    """
+    sound = admitted(agent, packets, parameters, context)
+    if not sound:
+        return None
+    merged = selected(agent, AGGREGATES[parameters.by].function(agent, sound, parameters, context), parameters, context)
+    return merged if merged.items else None

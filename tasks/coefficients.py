@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from .agent import Agent, Context
-from .aggregate import AGGREGATES, Merge, mean_of_rows
+from .aggregate import AGGREGATES, mean_of_rows
 from .contributors import by_name, dense, owners_of
+from .door import Merge
 from .knowledge import Rows, together
 from .late import late
 from .optimizers import Optimizer, Steps
@@ -24,6 +25,7 @@ class Coefficients(Merge):
     """KT-pFL."""
 
     exclude_self: Literal[False] = Field(False, description="how much an agent hears itself is learned as well")
+    valence: None = Field(None, description="this rule makes a valence of its own")
     steps: Annotated[int, Field(ge=1)] = Field(1, description="gradient steps on the coefficients each round")
     optimizer: Optimizer = Field(
         default_factory=lambda: Optimizer.model_validate({"sgd": {"lr": 0.5}}), description="of the coefficients"

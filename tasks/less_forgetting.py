@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from .agent import Agent, Context
-from .extract import score
 from .late import late
 from .parameters import Parameters
+from .score import score
 from .terms import TERMS, Batch, Term, Weight
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from . import less_forgetting  # noqa: F401  # it enters its term
+from . import less_forgetting, sample_terms  # noqa: F401  entered before terms are chosen from
 from .agent import Agent, Context
 from .choice import Choice, choice
 from .late import late

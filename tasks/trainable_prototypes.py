@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from .agent import Agent, Context
-from .aggregate import AGGREGATES, Merge, mean_of_rows
+from .aggregate import AGGREGATES, mean_of_rows
 from .contributors import by_name
+from .door import Merge
 from .knowledge import Rows, together
 from .late import late
 from .optimizers import Optimizer, Steps

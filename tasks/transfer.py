@@ -10,11 +10,11 @@ from pydantic import Field
 from .absorb import ABSORBS
 from .agent import Agent, Context
 from .discriminator import unpacked
-from .extract import score
 from .knowledge import Knowledge, Rows, aligned
 from .late import late
 from .optimizers import Optimizer, Steps
 from .parameters import Step
+from .score import score
 from .train import batches
 
 if TYPE_CHECKING:

@@ -14,13 +14,30 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "control": ("round", "agent", "group", "role", "metric", "value", "weight"),
     "ledger": ("round", "exchange", "from", "to", "form", "encoding", "items", "bytes", "raw_bytes", "status"),
     "memory": ("round", "agent", "role", "kind", "items", "bytes"),
+    "stores": (
+        "round",
+        "agent",
+        "role",
+        "store",
+        "kind",
+        "items",
+        "bytes",
+        "hits",
+        "misses",
+        "mean_age",
+        "refused",
+        "evicted",
+    ),
+    "events": ("round", "agent", "step", "what", "about", "count", "sentence"),
     "partition": ("agent", "split", "label", "count"),
     "clock": ("round", "agent", "compute_seconds", "transfer_seconds", "status", "round_end"),
     "timings": ("round", "stage", "cohort", "started", "seconds", "cpu_seconds"),
 }
-WHOLE_COLUMNS = frozenset(("round", "weight", "exchange", "items", "bytes", "raw_bytes", "count"))
+WHOLE_COLUMNS = frozenset(
+    ("round", "weight", "exchange", "items", "bytes", "raw_bytes", "count", "hits", "misses", "refused", "evicted")
+)
 FLOAT_COLUMNS = frozenset(
-    ("value", "compute_seconds", "transfer_seconds", "round_end", "started", "seconds", "cpu_seconds")
+    ("value", "mean_age", "compute_seconds", "transfer_seconds", "round_end", "started", "seconds", "cpu_seconds")
 )
 
 

@@ -88,6 +88,8 @@ class Results:
     control: pa.Table
     ledger: pa.Table
     memory: pa.Table
+    stores: pa.Table
+    events: pa.Table
     partition: pa.Table
     clock: pa.Table
     timings: pa.Table

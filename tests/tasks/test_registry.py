@@ -71,10 +71,15 @@ def test_every_operation_and_variant_says_what_it_does():
     from codistill.tasks.aggregate import AGGREGATES
     from codistill.tasks.encoding import ENCODINGS
     from codistill.tasks.extract import EXTRACTS
+    from codistill.tasks.filters import FILTERS
+    from codistill.tasks.keys import KEYS
     from codistill.tasks.operations import OPERATIONS
+    from codistill.tasks.retrievals import RETRIEVALS
     from codistill.tasks.terms import TERMS
+    from codistill.tasks.valence import VALENCES
 
-    assert list(OPERATIONS) == ["train", "extract", "store", "share", "aggregate", "retrieve", "absorb", "forget"]
-    for registered in (ABSORBS, AGGREGATES, ENCODINGS, EXTRACTS, TERMS):
+    life = ["train", "extract", "store", "share", "aggregate", "retrieve", "absorb", "consolidate", "decay", "forget"]
+    assert list(OPERATIONS) == life
+    for registered in (ABSORBS, AGGREGATES, ENCODINGS, EXTRACTS, FILTERS, KEYS, RETRIEVALS, TERMS, VALENCES):
         for entry in registered:
             assert entry.sentence and entry.parameters.model_config["extra"] == "forbid"

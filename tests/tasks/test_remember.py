@@ -1,7 +1,8 @@
 from dataclasses import replace
 
 import pytest
-from codistill.tasks.remember import Forget, Retrieve, Store, forget, retrieve, store
+from codistill.tasks.forget import Forget, forget
+from codistill.tasks.remember import Retrieve, Store, retrieve, store
 from pydantic import ValidationError
 
 
