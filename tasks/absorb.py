@@ -89,6 +89,8 @@ def _distance(said: Distil, given: torch.Tensor, target: torch.Tensor) -> torch.
 
 ABSORBS.register("mutual", MutualLearning)(mutual)
 
+from . import transfer  # noqa: E402, F401  # it enters its way to absorb
+
 Absorb: Any = tagged("Absorb", ABSORBS, "by")
 
 
