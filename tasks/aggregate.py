@@ -177,6 +177,8 @@ def _models_without(total: Models, own: Models) -> Models:
     return Models(tensors, samples)
 
 
+from . import generator_rules  # noqa: E402, F401  (registers its rules; it needs what stands above)
+
 Aggregate: Any = tagged("Aggregate", AGGREGATES, "by")
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from . import generator_terms  # noqa: F401  (registers its term)
 from .agent import Agent, Context
 from .choice import Choice, choice
 from .late import late
