@@ -154,7 +154,7 @@ def feature_generator(agent: Agent, packets: Sequence[Models], said: FeatureGene
     heads, classes = heads_of(packets), context.world.classes
     width = heads.weight.shape[1]
     generator = agent.module(
-        GENERATOR, context, lambda: generators.FeatureGenerator(classes, said.noise, said.hidden, width)
+        "feature_generator", context, lambda: generators.FeatureGenerator(classes, said.noise, said.hidden, width)
     )
     _learn_features(generator, heads, said, agent.stream(context, "generator"))  # type: ignore[arg-type]
     return _with_generator(merged, generator, heads.counts)
@@ -199,7 +199,7 @@ def data_free_distilled(
     students = {one: _network(one, tensors, context) for one, tensors in _starts(agent, merged).items()}
     shape = world.architectures[next(iter(students))].input_shape
     generator = agent.module(
-        GENERATOR, context, lambda: generators.SampleGenerator(shape, world.classes, said.noise, said.width)
+        "sample_generator", context, lambda: generators.SampleGenerator(shape, world.classes, said.noise, said.width)
     )
     _take_turns(generator, teachers, list(students.values()), said, agent, context)  # type: ignore[arg-type]
     fused = {
