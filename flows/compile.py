@@ -193,6 +193,7 @@ def segments(recipe: Recipe) -> list[Segment]:
     extracted = shared = None
     for step, plan in zip(recipe.round, planned, strict=True):
         if step.name == "aggregate":
+            steps = [_with_exchange(one, step.parameters) for one in steps]
             made.append(Segment(tuple(steps), extracted, shared, step.parameters))
             steps, extracted, shared = [], None, None
         elif step.name == "share":
@@ -202,6 +203,13 @@ def segments(recipe: Recipe) -> list[Segment]:
             extracted = step.parameters if step.name == "extract" else extracted
     made.append(Segment(tuple(steps)))
     return made
+
+
+def _with_exchange(step: StepPlan, rule: Any) -> StepPlan:
+    """Return an ``extract`` that is done in the rounds of its exchange alone, and any other step as it is."""
+    if step.operation != "extract" or rule.when is None:
+        return step
+    return replace(step, parameters=step.parameters | {"when": rule.when.model_dump(mode="json", by_alias=True)})
 
 
 def step_plans(steps: Sequence[Choice], observing: bool = False, prefix: str = "") -> list[StepPlan]:
@@ -253,7 +261,7 @@ def stage_plans(recipe: Recipe, topology: Topology, central: bool) -> tuple[Stag
         made.append(StagePlan(title, "local", -1, part.steps, received, None if last else index, last=last))
         if last or not central:
             continue
-        after = tuple(s for s in parts[index + 1].steps if s.parameters.get("who") in ("aggregators", "all"))
+        after = tuple(s for s in parts[index + 1].steps if s.parameters.get("who") in ("aggregators", "all", "top"))
         top = topology.tiers - 1
         final = index == len(parts) - 2
         for tier in range(topology.tiers):

@@ -17,15 +17,16 @@ from ..tasks.agent import Agent, Context
 from ..tasks.aggregate import Aggregate, aggregate, contribution, without
 from ..tasks.choice import Choice
 from ..tasks.extract import EXTRACTS, Extract
-from ..tasks.knowledge import FORMS, Knowledge, Models, Rows
+from ..tasks.knowledge import FORMS, GENERATOR, Knowledge, Models, Rows, addressed_to, marked, models_of
 from ..tasks.memory import Kind
+from ..tasks.parameters import due
 from ..tasks.share import EncodingChoice, share
 from . import references
 from .folder import RunFolder
 from .plan import ExchangePlan, Plan
 from .versions import Versions
 
-HELD_AS: dict[str, Kind] = {"tensor": "procedural", "sample": "episodic", "class": "semantic"}
+HELD_AS: dict[str, Kind] = {"tensor": "procedural", "sample": "episodic", "class": "semantic", "agent": "emotional"}
 """Where an aggregator remembers what it delivered, by what the form is keyed by."""
 
 
@@ -59,6 +60,10 @@ class Post:
         self._versions = Versions(plan)
         self._neighbours = lru_cache(maxsize=2)(plan.neighbours)
         self._last: tuple[Path, Knowledge] | None = None
+
+    def due(self, exchange: int, number: int) -> bool:
+        """Whether the exchange takes place in round ``number``."""
+        return due(self._rules[exchange].rule.when, number)
 
     def _label(self, sender: str, number: int, exchange: int, holds: int | None = None) -> packet.Label:
         progress = (number - 1) / (self._plan.rounds - 1) if self._plan.rounds > 1 else 1.0
@@ -99,7 +104,7 @@ class Post:
         assert parent is not None
         given = agent.memory.recall("working", "received")
         assert given is not None
-        if own and agent.models:
+        if own and "model" in agent.models:
             merged = given
             given = EXTRACTS[rules.extract.knowledge].function(agent, rules.extract, context)
             given = _weighing(given, merged)
@@ -131,7 +136,11 @@ class Post:
         this = self._plan.round(number)
         sent = [(s, self._folder.packet(number, exchange, str(s))) for s in senders if s not in this.late]
         sent += [(s, self._folder.packet(number - 1, exchange, str(s))) for s in this.stale if s in before]
-        return [(sender, packet.read(path, reference)) for sender, path in sorted(sent) if path.exists()]
+        return [
+            (sender, marked(packet.read(path, reference), self._plan.agents[sender].name))
+            for sender, path in sorted(sent)
+            if path.exists()
+        ]
 
     def merged(self, agent: Agent, place: int, number: int, exchange: int, context: Context) -> Knowledge | None:
         """Return an aggregator's one piece of knowledge from what its children sent; None if nothing came."""
@@ -153,12 +162,11 @@ class Post:
         # What comes late was sent along the links of the round before; who was away then was sent nothing.
         before = self._neighbours(number - 1).get(place, []) if self._plan.round(number).stale else []
         heard = self._heard(number, exchange, self._neighbours(number)[place], before)
-        if own is not None and not rule.exclude_self:
-            heard = sorted([*heard, (place, own)], key=lambda pair: pair[0])
+        if own is not None and not rule.exclude_self and self.due(exchange, number):
+            heard = sorted([*heard, (place, marked(own, agent.name))], key=lambda pair: pair[0])
         if not heard:
             return None
-        merged: Knowledge = aggregate(agent, [k for _, k in heard], rule, context)
-        return merged
+        return addressed_to(aggregate(agent, [k for _, k in heard], rule, context), agent.name)
 
     def passed_down(self, agent: Agent, place: int, number: int, exchange: int) -> Knowledge | None:
         """Return what the tier above delivered to an aggregator."""
@@ -234,19 +242,26 @@ class Post:
             for _, own in self._heard(number, exchange, [child], [child], None if last is None else last[0]):
                 total = without(total, own)
             return (total if total.items else None), f"{place}-to-{child}"
-        fitting = self._fitting(total, child, exchange) if learner else total
+        fitting = self._fitting(total, child, exchange)
         return fitting, f"{place}-to-all" if fitting is total else f"{place}-to-{child}"
 
     def _fitting(self, knowledge: Knowledge, child: int, exchange: int) -> Knowledge | None:
-        """Return what of ``knowledge`` a learner can use: of models its own architecture, None where nobody sent it."""
-        if not isinstance(knowledge, Models) or getattr(self._rules[exchange].extract, "of", "model") != "model":
+        """Return what of ``knowledge`` is for ``child`` and can be used there; None where there is nothing.
+
+        Of models, a learner's own architecture and a generator; of rows for somebody, those for the child, or for the
+        learners below it.
+        """
+        learner = self._plan.agents[child].tier < 0
+        if isinstance(knowledge, Rows):
+            below = self._plan.below(child) if knowledge.addressed and not learner else ()
+            return addressed_to(knowledge, self._plan.agents[child].name, below)
+        if not learner or getattr(self._rules[exchange].extract, "of", "model") != "model":
             return knowledge
         identity = str(self._plan.agents[child].architecture)
-        if identity not in knowledge.tensors:
+        fitting = [name for name in knowledge.tensors if name in (identity, GENERATOR)]
+        if not fitting:
             return None
-        if len(knowledge.tensors) == 1:
-            return knowledge
-        return Models({identity: knowledge.tensors[identity]}, {identity: knowledge.samples_by[identity]})
+        return knowledge if len(fitting) == len(knowledge.tensors) else models_of(knowledge, fitting)
 
     def missed(self, agent: Agent, place: int, number: int, exchange: int) -> tuple[Knowledge | None, list[list[Any]]]:
         """Return what a returning learner missed, and the rows for sending it: what was delivered last above it.
@@ -289,7 +304,7 @@ class Post:
 def _weighing(own: Knowledge, merged: Knowledge) -> Knowledge:
     """Return ``own`` with the weight of all the agents that stand behind ``merged``."""
     if isinstance(own, Models) and isinstance(merged, Models):
-        return Models(own.tensors, dict.fromkeys(own.tensors, merged.samples))
+        return replace(own, samples_by=dict.fromkeys(own.tensors, merged.samples))
     assert isinstance(own, Rows) and isinstance(merged, Rows)
     behind = float(merged.weights.mean()) if merged.items else 1.0
     return replace(own, weights=torch.full_like(own.weights, behind), samples=merged.samples)

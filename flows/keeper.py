@@ -121,7 +121,7 @@ class Keeper:
 
     def _write(self, agent: Agent, path: Path, working: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        models = ((name, model.state_dict()) for name, model in agent.models.items())
+        models = [*((name, model.state_dict()) for name, model in agent.models.items()), *agent.parked.items()]
         save_file({f"{name}/{key}": value for name, state in models for key, value in state.items()}, path)
         plain = EncodingChoice.model_validate("float32")
         for kind in KINDS:
@@ -138,10 +138,10 @@ class Keeper:
             name, _, rest = key.partition("/")
             grouped.setdefault(name, {})[rest] = value
         for name, tensors in grouped.items():
-            if name not in agent.models:
-                weight = tensors["weight"]
-                agent.models[name] = torch.nn.Linear(weight.shape[1], weight.shape[0], bias="bias" in tensors)
-            agent.models[name].load_state_dict(tensors)
+            if name in agent.models:
+                agent.models[name].load_state_dict(tensors)
+            else:
+                agent.parked[name] = tensors
         for file in sorted(path.parent.glob(f"{path.stem}.*.arrow")):
             _, kind, key, _ = file.name.split(".")
             knowledge, head = packet.decode(file.read_bytes())

@@ -146,6 +146,11 @@ class Plan:
         """Return the places of those whose parent is ``place``."""
         return tuple(index for index, agent in enumerate(self.agents) if agent.parent == place)
 
+    def below(self, place: int) -> frozenset[str]:
+        """Return the names of the learners below an aggregator, at any depth."""
+        learners = enumerate(self.agents[: self.learners])
+        return frozenset(agent.name for other, agent in learners if place in self.above(other))
+
     def above(self, place: int) -> list[int]:
         """Return the places of an agent's parent, its parent's parent, and so on to the top."""
         found, parent = [], self.agents[place].parent

@@ -5,16 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from ..specs.schema import StepChoice
 from ..tasks.agent import Agent, Context
 from ..tasks.knowledge import Knowledge
 from ..tasks.measure import measure
 from ..tasks.memory import KINDS
 from ..tasks.operations import OPERATIONS
+from ..tasks.parameters import due
 from .exchange import Post
 from .keeper import Keeper
 from .plan import Plan, StagePlan, StepPlan
 from .world import Holding
+
+NEED_A_MODEL = ("train", "extract", "absorb")
+"""What an aggregator can do only with a model of its own; it may remember without."""
 
 
 @dataclass
@@ -62,7 +68,13 @@ class Worker:
         if step.place not in self._steps:
             said = StepChoice.model_validate({step.operation: step.parameters})
             self._steps[step.place] = said.parameters
-        OPERATIONS[step.operation][0](agent, self._steps[step.place], self._context(number, step))
+        if number == 0 or due(self._steps[step.place].when, number):
+            OPERATIONS[step.operation][0](agent, self._steps[step.place], self._context(number, step))
+
+    def _by_learners(self, step: StepPlan) -> bool:
+        """Whether learners do a step. Peers are each their own top."""
+        who = step.parameters.get("who", "learners")
+        return who in ("learners", "all") or (who == "top" and len(self._plan.agents) == self._plan.learners)
 
     def _alone(self, stage: StagePlan, index: int, number: int, place: int, agent: Agent, rows: Rows) -> None:
         if index == 0 and place in self._plan.round(number).returning:
@@ -72,9 +84,9 @@ class Worker:
             received = self._post.received(agent, place, number, stage.receives, context)
             _receive(agent, received, number)
         for step in stage.steps:
-            if step.parameters.get("who", "learners") != "aggregators":
+            if self._by_learners(step):
                 self._do(step, agent, number)
-        if stage.sends is not None:
+        if stage.sends is not None and self._post.due(stage.sends, number):
             rows.ledger += self._post.send(agent, place, number, stage.sends, self._context(number))
         if stage.last or stage.kind == "start":
             self._finish(number, place, agent, rows, save=bool(stage.steps) or number > 0)
@@ -91,7 +103,7 @@ class Worker:
             _receive(agent, missed, number)
             after = next(s for s in self._plan.stages if s.kind == "local" and s.receives == index)
             for step in after.steps:
-                if step.operation in ("store", "absorb", "forget") and step.parameters.get("who") != "aggregators":
+                if step.operation in ("store", "absorb", "forget") and self._by_learners(step):
                     self._do(step, agent, number)
         agent.memory.drop("working")
 
@@ -105,9 +117,10 @@ class Worker:
             total = self._post.passed_down(agent, place, number, stage.receives)
         if total is not None:
             _receive(agent, total, number)
-            if agent.models and (stage.kind == "relay" or top or stage.own):
-                for step in stage.steps:
+            for step in stage.steps:
+                if _by_aggregator(step, stage, agent, top):
                     self._do(step, agent, number)
+            total = agent.memory.recall("working", "received") or total
             if stage.kind == "merge" and not top:
                 rows.ledger += self._post.send_up(agent, place, number, stage.receives, context, stage.own)
             else:
@@ -131,8 +144,9 @@ class Worker:
 
     def _held(self, place: int, agent: Agent) -> list[list[Any]]:
         sample = self._world.x_train[0].numel() * 4 + 8
-        weights = sum(value.numel() for model in agent.models.values() for value in model.parameters())
-        tensors = sum(1 for model in agent.models.values() for _ in model.parameters())
+        held_weights: list[torch.Tensor] = [value for model in agent.models.values() for value in model.parameters()]
+        held_weights += [value for module in agent.parked.values() for value in module.values()]
+        weights, tensors = sum(value.numel() for value in held_weights), len(held_weights)
         held = []
         for kind in KINDS:
             items, size = agent.memory.count(kind), agent.memory.bytes(kind)
@@ -143,6 +157,15 @@ class Worker:
             if size:
                 held.append([place, kind, items, size])
         return held
+
+
+def _by_aggregator(step: StepPlan, stage: StagePlan, agent: Agent, top: bool) -> bool:
+    """Whether an aggregator does a step of this stage."""
+    if step.operation in NEED_A_MODEL and "model" not in agent.models:
+        return False
+    if step.parameters.get("who") == "top":
+        return top and stage.kind == "merge"
+    return stage.kind == "relay" or top or stage.own
 
 
 def _receive(agent: Agent, knowledge: Knowledge | None, number: int) -> None:

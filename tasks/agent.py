@@ -71,6 +71,10 @@ class Agent:
     architectures: dict[str, Architecture]
     models: dict[str, nn.Module] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory)
+    above: str = ""
+    """The name of the agent's aggregator; peers have none."""
+    parked: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
+    """Weights of modules that were kept, until a step builds the module again."""
 
     @property
     def samples(self) -> int:
@@ -86,9 +90,19 @@ class Agent:
         return torch_stream(context.seed, "agent", self.name, context.round, context.place, *names)
 
     def module(self, name: str, context: Context, build: Callable[[], nn.Module]) -> nn.Module:
-        """Return the module called ``name``, built once from the agent's own stream and kept."""
+        """Return the module called ``name``, built once from the agent's own stream and kept.
+
+        ``build`` must give the same shapes each time: a resumed agent builds the module again and takes up the weights
+        that it had. Raises ``ValueError`` where they do not fit.
+        """
         if name not in self.models:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed_of(context.seed, "agent", self.name, "module", name))
-                self.models[name] = build()
+                made = build()
+            if name in self.parked:
+                try:
+                    made.load_state_dict(self.parked.pop(name))
+                except RuntimeError as error:
+                    raise ValueError(f"{self.name}: the module {name!r} was kept with other shapes: {error}") from error
+            self.models[name] = made
         return self.models[name]

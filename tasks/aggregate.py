@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,12 +10,12 @@ from pydantic import Field
 
 from .agent import Agent, Context
 from .choice import tagged
-from .extract import score
-from .knowledge import Knowledge, Models, Rows, aligned
+from .knowledge import Knowledge, Models, Rows, aligned, together
 from .late import late
 from .optimizers import Optimizer, Steps
-from .parameters import Parameters
+from .parameters import Parameters, When
 from .registry import Registry
+from .score import score
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,7 @@ class Merge(Parameters):
         "samples", description="a contribution counts by its training samples, or each agent's counts once"
     )
     exclude_self: bool = Field(False, description="what an agent gets back leaves out what it gave")
+    when: When | None = Field(None, description="the rounds in which this is exchanged; nothing said: all")
 
 
 class Sharpened(Merge):
@@ -58,6 +60,12 @@ def mean(agent: Agent, packets: Sequence[Knowledge], said: Merge, context: Conte
     if isinstance(packets[0], Models):
         return mean_of_models([p for p in packets if isinstance(p, Models)])
     return mean_of_rows([p for p in packets if isinstance(p, Rows)])
+
+
+@AGGREGATES.register("collect", Merge)
+def collect(agent: Agent, packets: Sequence[Rows], said: Merge, context: Context) -> Rows:
+    """Everybody's rows side by side, each with its owner; for a memory at the top, not to be sent back as they are."""
+    return together(packets)
 
 
 @AGGREGATES.register("sharpened_mean", Sharpened)
@@ -109,6 +117,7 @@ def mean_of_models(packets: Sequence[Models]) -> Models:
     order = list(dict.fromkeys(identity for packet in packets for identity in packet.tensors))
     tensors: dict[str, dict[str, torch.Tensor]] = {}
     samples: dict[str, float] = {}
+    labels: dict[str, torch.Tensor] = {}
     for identity in order:
         given = [packet for packet in packets if identity in packet.tensors]
         weights = [packet.samples_by[identity] for packet in given]
@@ -118,7 +127,10 @@ def mean_of_models(packets: Sequence[Models]) -> Models:
             for name in names
         }
         samples[identity] = sum(weights)
-    return Models(tensors, samples)
+        told = [packet.labels[identity] for packet in given if identity in packet.labels]
+        if told:
+            labels[identity] = torch.stack(told).sum(0)
+    return Models(tensors, samples, labels)
 
 
 def mean_of_rows(packets: Sequence[Rows]) -> Rows:
@@ -139,8 +151,8 @@ def contribution(knowledge: Knowledge, weight: str) -> Knowledge:
     if weight == "samples":
         return knowledge
     if isinstance(knowledge, Models):
-        return Models(knowledge.tensors, dict.fromkeys(knowledge.tensors, 1.0))
-    return Rows(knowledge.form, knowledge.ids, knowledge.values, torch.ones_like(knowledge.weights), 1.0)
+        return dataclasses.replace(knowledge, samples_by=dict.fromkeys(knowledge.tensors, 1.0))
+    return dataclasses.replace(knowledge, weights=torch.ones_like(knowledge.weights), samples=1.0)
 
 
 def without(total: Knowledge, own: Knowledge) -> Knowledge:

@@ -9,11 +9,13 @@ from pydantic import Field
 
 from .agent import Agent, Context
 from .choice import tagged
+from .keys import KEYS, KeyChoice
 from .knowledge import Knowledge, Models, Rows
 from .late import late
 from .observe import Observer
-from .parameters import Step
+from .parameters import Step, When, due
 from .registry import Registry
+from .score import score
 
 if TYPE_CHECKING:
     import torch
@@ -32,12 +34,17 @@ class OfModel(Step):
 class ExtractParameters(OfModel):
     """Weights."""
 
+    labels: bool = Field(False, description="tell how many training samples of each class stand behind them")
+
 
 class ExtractLogits(OfModel):
-    """Scores on samples that everybody holds."""
+    """Scores on samples that everybody holds, or on the agent's own, addressed by their ids."""
 
-    source: Literal["public"] = Field("public", alias="from", description="the samples that are scored")
+    source: Literal["public", "private"] = Field("public", alias="from", description="the samples that are scored")
     scale: Literal["logits", "probabilities"] = Field("logits", description="before or after the softmax")
+    labels: bool = Field(False, description="tell the label of each sample")
+    keys: KeyChoice | None = Field(None, description="tell by what each sample is found")
+    keys_when: When | None = Field(None, description="the rounds in which labels and keys are told; nothing said: all")
 
 
 class ExtractByClass(OfModel):
@@ -55,17 +62,28 @@ def parameters(agent: Agent, said: ExtractParameters, context: Context) -> Model
     """The weights of the agent's model."""
     state = {name: value.detach().clone() for name, value in agent.models[said.of].state_dict().items()}
     identity = agent.architectures[said.of].name
-    return Models({identity: state}, {identity: float(agent.samples)})
+    labels = {}
+    if said.labels:
+        own = context.world.y_train[agent.train_ids]
+        labels[identity] = torch.bincount(own, minlength=context.world.classes).double()
+    return Models({identity: state}, {identity: float(agent.samples)}, labels)
 
 
 @EXTRACTS.register("logits", ExtractLogits)
 def logits(agent: Agent, said: ExtractLogits, context: Context) -> Rows:
-    """Scores on the public samples, by sample id."""
-    scores = score(agent.models[said.of], context.world.x_train, context.world.public)
+    """Scores on public samples, or on the agent's own, by sample id."""
+    world = context.world
+    ids = world.public if said.source == "public" else agent.train_ids.sort().values
+    scores = score(agent.models[said.of], world.x_train, ids)
     if said.scale == "probabilities":
         scores = torch.softmax(scores, dim=1)
     weights = torch.full((len(scores),), float(max(agent.samples, 1)), dtype=torch.float64)
-    return Rows("logits", context.world.public, scores, weights, float(agent.samples))
+    told = due(said.keys_when, context.round)
+    classes = world.y_train[ids] if said.labels and told else None
+    keys = None
+    if said.keys is not None and told:
+        keys = KEYS[said.keys.name].function(agent, ids, said.keys.parameters, context)
+    return Rows("logits", ids, scores, weights, float(agent.samples), classes, keys=keys)
 
 
 @EXTRACTS.register("class_logits", ExtractByClass)
@@ -78,13 +96,6 @@ def class_logits(agent: Agent, said: ExtractByClass, context: Context) -> Rows:
 def prototypes(agent: Agent, said: ExtractByClass, context: Context) -> Rows:
     """The mean features of each class that the agent has samples of."""
     return _by_class("prototypes", agent, said, context)
-
-
-def score(model: torch.nn.Module, x: torch.Tensor, ids: torch.Tensor, batch: int = 512) -> torch.Tensor:
-    """Return the logits [N, C] of ``x[ids]`` with the model in evaluation mode, without gradients."""
-    model.eval()
-    with torch.no_grad():
-        return torch.cat([model(x[part]) for part in ids.split(batch)])
 
 
 def _by_class(form: str, agent: Agent, said: ExtractByClass, context: Context) -> Rows:

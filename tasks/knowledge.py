@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -136,6 +136,37 @@ def aligned(rows: Rows, ids: torch.Tensor) -> torch.Tensor:
         return torch.full_like(ids, -1)
     at = torch.searchsorted(rows.ids, ids).clamp(max=len(rows.ids) - 1)
     return torch.where(rows.ids[at] == ids, at, torch.full_like(at, -1))
+
+
+def models_of(models: Models, names: Sequence[str]) -> Models:
+    """Return the models of some architectures alone."""
+    return Models(
+        {name: models.tensors[name] for name in names},
+        {name: models.samples_by[name] for name in names},
+        {name: models.labels[name] for name in names if name in models.labels},
+    )
+
+
+def marked(knowledge: Knowledge, contributor: str) -> Knowledge:
+    """Return rows marked as ``contributor``'s where they do not say whose they are, and anything else as it is."""
+    if not isinstance(knowledge, Rows) or knowledge.owners is not None:
+        return knowledge
+    return replace(knowledge, contributors=(contributor,), owners=torch.zeros_like(knowledge.ids))
+
+
+def addressed_to(knowledge: Knowledge, name: str, below: Collection[str] = ()) -> Knowledge | None:
+    """Return what is for the agent called ``name``, or, still addressed, for the agents ``below`` it.
+
+    Knowledge that is for everybody is returned as it is. None where there is nothing.
+    """
+    if not isinstance(knowledge, Rows) or not knowledge.addressed or knowledge.owners is None:
+        return knowledge
+    if not below:
+        mine = knowledge.of(name)
+        return mine if mine.items or mine.attached is not None else None
+    wanted = torch.tensor([one in below for one in knowledge.contributors], dtype=torch.bool)
+    part = knowledge.part(wanted[knowledge.owners])
+    return part if part.items or part.attached is not None else None
 
 
 def together(packets: Sequence[Rows]) -> Rows:

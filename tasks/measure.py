@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .agent import Agent, Context
-from .extract import score
 from .knowledge import Rows
 from .late import late
 from .parameters import Parameters
 from .registry import Registry
+from .score import score
 
 if TYPE_CHECKING:
     import torch

@@ -1,11 +1,19 @@
-"""An agent's memories: six kinds, each a set of named pieces of knowledge with the round they are from."""
+"""An agent's memories: of six kinds, each a set of pieces of knowledge, and the stores that a recipe declares."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from .knowledge import Knowledge
+from .late import late
+
+if TYPE_CHECKING:
+    from . import stores
+    from .stores import Declaration, Store
+else:
+    stores = late("codistill.tasks.stores")
 
 Kind = Literal["sensory", "working", "semantic", "episodic", "procedural", "emotional"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -19,11 +27,32 @@ class Item:
     round: int
 
 
-class Memory:
-    """What one agent remembers. Working memory is emptied at the end of a round; the rest stays until forgotten."""
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to what came in or was held: ``count`` rows (or models) ``what`` at step ``place``.
 
-    def __init__(self) -> None:
+    ``what``: filtered, refused, evicted, forgotten, or kept (what could not be forgotten exactly). ``about``: the
+    filter, the store or the contributor. ``sentence``: what a reader of the report must know, or nothing.
+    """
+
+    place: str
+    what: Literal["filtered", "refused", "evicted", "forgotten", "kept"]
+    about: str
+    count: int
+    sentence: str = ""
+
+
+class Memory:
+    """What one agent remembers. Working memory is emptied at the end of a round; the rest stays until forgotten.
+
+    ``declared``: the stores that the recipe declares, by name; one is made when something first goes into it.
+    """
+
+    def __init__(self, declared: Mapping[str, Declaration] | None = None) -> None:
         self._items: dict[Kind, dict[str, Item]] = {kind: {} for kind in KINDS}
+        self.declared: Mapping[str, Declaration] = declared or {}
+        self.stores: dict[str, Store] = {}
+        self._events: list[Event] = []
 
     def hold(self, kind: Kind, key: str, knowledge: Knowledge, round: int) -> None:
         """Keep ``knowledge`` under ``key``, in place of what was there."""
@@ -39,14 +68,34 @@ class Memory:
         kept = {} if older_than is None else {k: i for k, i in self._items[kind].items() if i.round >= older_than}
         self._items[kind] = kept
 
+    def let_go(self, kind: Kind, key: str) -> None:
+        """Forget the piece under ``key``; nothing where there is none."""
+        self._items[kind].pop(key, None)
+
     def items(self, kind: Kind) -> dict[str, Item]:
-        """Return what is held of a kind."""
+        """Return the pieces that are held of a kind; what is in stores is not among them."""
         return dict(self._items[kind])
 
+    def store(self, name: str) -> Store:
+        """Return the declared store ``name``, empty where nothing went into it yet."""
+        if name not in self.stores:
+            self.stores[name] = stores.Store.create(self.declared[name], name)
+        return self.stores[name]
+
     def count(self, kind: Kind) -> int:
-        """Return how many rows or tensors of a kind are held."""
+        """Return how many rows or tensors of a kind are held as pieces."""
         return sum(item.knowledge.items for item in self._items[kind].values())
 
     def bytes(self, kind: Kind) -> int:
-        """Return how many bytes the values of a kind take."""
+        """Return how many bytes the values of a kind take as pieces."""
         return sum(item.knowledge.raw_bytes for item in self._items[kind].values())
+
+    def note(self, event: Event) -> None:
+        """Write down what happened, for the run's tables. Nothing is written of no rows."""
+        if event.count:
+            self._events.append(event)
+
+    def told(self) -> list[Event]:
+        """Return what was noted since this was last asked."""
+        told, self._events = self._events, []
+        return told

@@ -1,4 +1,4 @@
-"""The eight operations by name: the life of knowledge."""
+"""The operations by name: the life of knowledge."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 from .absorb import Absorb, absorb
 from .aggregate import Aggregate, aggregate
 from .extract import Extract, extract
-from .remember import Forget, Retrieve, Store, forget, retrieve, store
+from .forget import Forget, forget
+from .remember import Consolidate, Decay, Retrieve, Store, consolidate, decay, retrieve, store
 from .share import Share, share
 from .train import Train, train
 
@@ -20,6 +21,8 @@ OPERATIONS: dict[str, tuple[Callable[..., Any], Any]] = {
     "aggregate": (aggregate, Aggregate),
     "retrieve": (retrieve, Retrieve),
     "absorb": (absorb, Absorb),
+    "consolidate": (consolidate, Consolidate),
+    "decay": (decay, Decay),
     "forget": (forget, Forget),
 }
 """Name, function and parameters. ``share`` and ``aggregate`` are done along links, the others by an agent alone."""

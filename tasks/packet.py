@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,15 @@ from .encoding import ENCODINGS, SingularValues, energy, factors, restore
 from .knowledge import Knowledge, Models, Rows
 from .late import late
 from .parameters import Parameters
+from .registry import Entry
 
 if TYPE_CHECKING:
     import torch
 else:
     torch = late("torch")
+
+KEY = "key."
+"""What the columns of keys are called begins with this."""
 
 _DTYPES = {"float32": np.float32, "float16": np.float16, "int64": np.int64}
 
@@ -51,18 +56,17 @@ def encode(
         "exchange": str(label.exchange),
         **label.more,
     }
+    sink = pa.BufferOutputStream()
     if isinstance(knowledge, Models):
         if encoding == "svd" and isinstance(reference, Models):
             knowledge = _combined(knowledge, reference, -1.0)
             head["against"] = "reference"
-        batch = _models_batch(knowledge, encoding, parameters, label.progress)
-    else:
-        batch = _rows_batch(knowledge, encoding, parameters)
-        head |= {"samples": repr(float(knowledge.samples)), "width": str(knowledge.values.shape[1])}
-    sink = pa.BufferOutputStream()
-    schema = batch.schema.with_metadata(head)
-    with pa.ipc.new_stream(sink, schema) as writer:
-        writer.write_batch(batch.replace_schema_metadata(head))
+        _write(sink, _models_batch(knowledge, encoding, parameters, label.progress), head)
+        return sink.getvalue()
+    _write(sink, _rows_batch(knowledge, encoding, parameters), head | _said_of(knowledge))
+    if knowledge.attached is not None:
+        plain = ENCODINGS["float32"].parameters()
+        _write(sink, _models_batch(knowledge.attached, "float32", plain, label.progress), {"form": "parameters"})
     return sink.getvalue()
 
 
@@ -71,10 +75,14 @@ def decode(source: pa.Buffer | bytes, reference: Knowledge | None = None) -> tup
 
     ``reference``: what :func:`encode` was given; ``ValueError`` where the packet needs one and there is none.
     """
-    table = pa.ipc.open_stream(source).read_all()
+    stream = pa.BufferReader(source)
+    table = pa.ipc.open_stream(stream).read_all()
     head = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
     if head["form"] != "parameters":
-        return _rows(table, head), head
+        rows = _rows(table, head)
+        if "attached" in head:
+            rows = replace(rows, attached=_models(pa.ipc.open_stream(stream).read_all()))
+        return rows, head
     models = _models(table)
     if "against" in head:
         if not isinstance(reference, Models):
@@ -104,7 +112,26 @@ def _combined(models: Models, reference: Models, sign: float) -> Models:
         }
         for identity, group in models.tensors.items()
     }
-    return Models(tensors, models.samples_by)
+    return Models(tensors, models.samples_by, models.labels)
+
+
+def _write(sink: pa.BufferOutputStream, batch: pa.RecordBatch, head: Mapping[str, str]) -> None:
+    with pa.ipc.new_stream(sink, batch.schema.with_metadata(head)) as writer:
+        writer.write_batch(batch.replace_schema_metadata(head))
+
+
+def _said_of(rows: Rows) -> dict[str, str]:
+    """Return what is written on a packet of rows besides its label; only what is so is said."""
+    said = {"samples": repr(float(rows.samples)), "width": str(rows.values.shape[1])}
+    if rows.owners is not None:
+        said["contributors"] = json.dumps(rows.contributors)
+    if rows.keys is not None:
+        said["key_width"] = str(rows.keys.shape[1])
+    if rows.addressed:
+        said["addressed"] = "yes"
+    if rows.attached is not None:
+        said["attached"] = "parameters"
+    return said
 
 
 def _matrix(values: np.ndarray) -> pa.Array:
@@ -119,27 +146,52 @@ def _rows_batch(rows: Rows, encoding: str, parameters: Parameters) -> pa.RecordB
     weights = rows.weights.numpy()
     if not (weights == 1).all():
         columns["weight"] = pa.array(weights)
+    if rows.classes is not None:
+        columns["class"] = pa.array(rows.classes.numpy().astype(np.int32))
+    if rows.owners is not None:
+        columns["owner"] = pa.array(rows.owners.numpy().astype(np.int32))
+    if rows.keys is not None:
+        entry = _key_encoding(encoding)
+        for name, values in entry.function(entry.parameters(), rows.keys.numpy()).items():
+            columns[f"{KEY}{name}"] = _matrix(values)
     return pa.RecordBatch.from_pydict(columns)
 
 
+def _key_encoding(encoding: str) -> Entry[Any]:
+    """Return how keys travel beside values of ``encoding``: as those do where that fits any vector, else whole."""
+    return ENCODINGS[encoding if encoding in ("float16", "int8") else "float32"]
+
+
 def _rows(table: pa.Table, head: Mapping[str, str]) -> Rows:
-    width, columns = int(head["width"]), {}
+    columns: dict[str, np.ndarray] = {}
     for name in table.column_names:
-        if name not in ("id", "weight"):
+        if name not in ("id", "weight", "class", "owner"):
             column = table.column(name).combine_chunks()
             column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
             columns[name] = column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), column.type.list_size)
-    ids = table.column("id").to_numpy().astype(np.int64)
-    weights = table.column("weight").to_numpy() if "weight" in table.column_names else np.ones(len(table))
-    entry = ENCODINGS[head["encoding"]]
-    values = restore(entry.name, entry.parameters.model_validate_json(head["settings"]), columns, width)
+    values = {name: column for name, column in columns.items() if not name.startswith(KEY)}
+    keys = {name.removeprefix(KEY): column for name, column in columns.items() if name.startswith(KEY)}
+    weights = _column(table, "weight", np.float64)
+    entry, beside = ENCODINGS[head["encoding"]], _key_encoding(head["encoding"])
+    settings = entry.parameters.model_validate_json(head["settings"])
+    ids = _column(table, "id", np.int64)
+    assert ids is not None
     return Rows(
         head["form"],
-        torch.tensor(ids),
-        torch.tensor(values),
-        torch.tensor(weights, dtype=torch.float64),
+        ids,
+        torch.tensor(restore(entry.name, settings, values, int(head["width"]))),
+        torch.ones(len(table), dtype=torch.float64) if weights is None else weights,
         float(head["samples"]),
+        _column(table, "class", np.int64),
+        tuple(json.loads(head.get("contributors", "[]"))),
+        _column(table, "owner", np.int64),
+        torch.tensor(restore(beside.name, beside.parameters(), keys, int(head["key_width"]))) if keys else None,
+        "addressed" in head,
     )
+
+
+def _column(table: pa.Table, name: str, dtype: Any) -> torch.Tensor | None:
+    return torch.tensor(table.column(name).to_numpy().astype(dtype)) if name in table.column_names else None
 
 
 def _parts(tensor: torch.Tensor, encoding: str, share: float) -> list[tuple[str, np.ndarray]]:
@@ -156,16 +208,21 @@ def _models_batch(models: Models, encoding: str, parameters: Parameters, progres
         raise TypeError(f"parameters are sent as float32, float16 or svd, not {encoding}")
     share = energy(parameters, progress) if isinstance(parameters, SingularValues) else 1.0
     rows: dict[str, list[Any]] = {key: [] for key in ("architecture", "samples", "name", "part", "shape", "dtype")}
+    if models.labels:
+        rows["labels"] = []
     pieces: list[np.ndarray] = []
     for architecture, tensors in models.tensors.items():
         for name, tensor in tensors.items():
             for part, values in _parts(tensor, encoding, share):
                 shape = list(tensor.shape) if part == "whole" else [*values.shape, *tensor.shape]
-                said = (architecture, models.samples_by[architecture], name, part, shape, str(values.dtype))
+                said = [architecture, models.samples_by[architecture], name, part, shape, str(values.dtype)]
+                if models.labels:  # once for each architecture, on its first tensor
+                    told = models.labels.get(architecture)
+                    said.append(None if told is None or architecture in rows["architecture"] else told.tolist())
                 for key, value in zip(rows, said, strict=True):
                     rows[key].append(value)
                 pieces.append(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
-    columns = {key: pa.array(rows[key]) for key in rows}
+    columns = {key: pa.array(rows[key], pa.list_(pa.float64()) if key == "labels" else None) for key in rows}
     offsets = np.cumsum([0, *(len(piece) for piece in pieces)], dtype=np.int64)
     data = pa.py_buffer(np.concatenate(pieces)) if pieces else pa.py_buffer(b"")
     columns["values"] = pa.LargeBinaryArray.from_buffers(
@@ -177,6 +234,7 @@ def _models_batch(models: Models, encoding: str, parameters: Parameters, progres
 def _models(table: pa.Table) -> Models:
     tensors: dict[str, dict[str, torch.Tensor]] = {}
     samples: dict[str, float] = {}
+    labels: dict[str, torch.Tensor] = {}
     left: torch.Tensor | None = None
     values = table.column("values").combine_chunks()
     values = values.chunk(0) if isinstance(values, pa.ChunkedArray) else values
@@ -185,6 +243,8 @@ def _models(table: pa.Table) -> Models:
         flat = np.frombuffer(values[index].as_buffer(), dtype=_DTYPES[row["dtype"]])
         group = tensors.setdefault(row["architecture"], {})
         samples[row["architecture"]] = row["samples"]
+        if row.get("labels") is not None:
+            labels[row["architecture"]] = torch.tensor(row["labels"], dtype=torch.float64)
         shape = row["shape"]
         if row["part"] == "whole":
             group[row["name"]] = torch.tensor(flat.reshape(shape)).float()
@@ -193,4 +253,4 @@ def _models(table: pa.Table) -> Models:
         else:
             assert left is not None
             group[row["name"]] = (left @ torch.tensor(flat.reshape(shape[:2])).float()).reshape(shape[2:])
-    return Models(tensors, samples)
+    return Models(tensors, samples, labels)

@@ -1,54 +1,160 @@
-"""The operations ``store``, ``retrieve`` and ``forget``: between working memory and the long-term ones."""
+"""The operations between working memory and the long-term ones: ``store``, ``retrieve``, ``consolidate``, ``decay``."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from .agent import Agent, Context
-from .parameters import Step
+from .filters import FilterChoice, apply_filters
+from .held import completed, entries_of
+from .knowledge import Knowledge, Rows, addressed_to, marked
+from .late import late
+from .memory import Event, Kind
+from .parameters import Name, Step
+from .retrievals import RETRIEVALS, RetrievalChoice
+from .streams import numpy_stream
 
-LongTerm = Literal["semantic", "episodic", "procedural"]
+if TYPE_CHECKING:
+    from . import stores
+else:
+    stores = late("codistill.tasks.stores")
+
+PIECES: tuple[Kind, ...] = ("semantic", "episodic", "procedural", "emotional")
+"""Memories that need no declaration: each holds one piece of each form, and a newer one takes the older's place."""
+
+Memory = Annotated[Name, Field(description=f"one of the recipe's `memories`, or {', '.join(PIECES)}")]
 
 
 class Store(Step):
     """What was received goes to a long-term memory."""
 
-    memory: LongTerm = Field(description="the kind of memory; a newer piece of the same form takes the older's place")
+    memory: Memory
+    what: Literal["received", "made"] = Field(
+        "received", description="what was received, or what was made to be shared"
+    )
+    filters: list[FilterChoice] = Field(
+        default_factory=list, description="which rows may go in; the others are counted"
+    )
 
 
 class Retrieve(Step):
     """What is remembered comes back to mind."""
 
-    memory: LongTerm = Field(description="the kind of memory to look in")
+    memory: Memory
     knowledge: Literal["parameters", "logits", "class_logits", "prototypes"] = Field(description="the form to look for")
-
-
-class Forget(Step):
-    """What is remembered goes."""
-
-    memory: LongTerm = Field(description="the kind of memory to forget from")
-    older_than: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="rounds; what was stored within them stays. Nothing said: all goes"
+    by: RetrievalChoice = Field(
+        default_factory=lambda: RetrievalChoice.model_validate("all"),
+        description="how it is found; memories that are not declared know `all` alone",
+    )
+    asking: Literal["received", "private"] = Field(
+        "private", alias="for", description="what is asked for: the rows that were received, or the agent's own samples"
     )
 
 
+class Consolidate(Step):
+    """Episodes become facts."""
+
+    memory: Memory
+    into: Memory
+
+
+class Decay(Step):
+    """What is not used fades."""
+
+    memory: Memory
+    factor: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="what is left of an entry's strength, 1 at first"
+    )
+    floor: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="entries weaker than this are forgotten")
+
+
 def store(agent: Agent, parameters: Store, context: Context) -> None:
-    """What an agent received goes to one of its long-term memories."""
-    received = agent.memory.recall("working", "received")
-    if received is not None:
-        agent.memory.hold(parameters.memory, received.form, received, context.round)
+    """What an agent received, or made, goes to one of its long-term memories."""
+    given = agent.memory.recall("working", "received" if parameters.what == "received" else "to share")
+    if given is None:
+        return
+    if isinstance(given, Rows) and parameters.filters:
+        given = _filtered(agent, given, parameters, context)
+    if parameters.memory in agent.memory.declared:
+        assert isinstance(given, Rows)  # the check refuses others
+        _put(agent, parameters.memory, given, context)
+    else:
+        agent.memory.hold(_kind(parameters.memory), given.form, given, context.round)
 
 
 def retrieve(agent: Agent, parameters: Retrieve, context: Context) -> None:
-    """What an agent remembers comes to its working memory, for the steps that follow."""
-    remembered = agent.memory.recall(parameters.memory, parameters.knowledge)
+    """What an agent remembers comes to its working memory, for the steps that follow.
+
+    At the top it becomes what is sent back, to each what is for it.
+    """
+    remembered: Knowledge | None
+    if parameters.memory in agent.memory.declared:
+        hand = agent.memory.recall("working", "received") if parameters.asking == "received" else None
+        asked = marked(hand, agent.name) if isinstance(hand, Rows) else None
+        if parameters.asking == "received" and asked is None:
+            return
+        how, held = parameters.by, agent.memory.store(parameters.memory)
+        remembered = RETRIEVALS[how.name].function(agent, held, how.parameters, asked, parameters.knowledge, context)
+        if agent.role == "learner" and remembered is not None:
+            remembered = addressed_to(remembered, agent.name)
+    else:
+        remembered = agent.memory.recall(_kind(parameters.memory), parameters.knowledge)
+    if parameters.who == "top":
+        agent.memory.let_go("working", "received")
     if remembered is not None:
         agent.memory.hold("working", parameters.knowledge, remembered, context.round)
+        if parameters.who == "top":
+            agent.memory.hold("working", "received", remembered, context.round)
 
 
-def forget(agent: Agent, parameters: Forget, context: Context) -> None:
-    """An agent empties a memory, wholly or of what is older than some rounds."""
-    oldest = None if parameters.older_than is None else context.round - parameters.older_than
-    agent.memory.drop(parameters.memory, oldest)
+def consolidate(agent: Agent, parameters: Consolidate, context: Context) -> None:
+    """Episodes become facts: the mean of each class, kept by contributor so that one can be taken out exactly."""
+    sums = agent.memory.store(parameters.memory).class_means(by_contributor=True)
+    there = sums.weights > 0
+    facts = stores.entries(
+        sums.classes[there],
+        (sums.values[there] / sums.weights[there, None]),
+        sums.contributors,
+        context.round,
+        owners=sums.owners[there],
+        classes=sums.classes[there],
+        weights=sums.weights[there],
+    )
+    _put_entries(agent, parameters.into, facts, context)
+
+
+def decay(agent: Agent, parameters: Decay, context: Context) -> None:
+    """What an agent holds fades a little; what is too weak is forgotten."""
+    gone = agent.memory.store(parameters.memory).decay(parameters.factor, parameters.floor)
+    agent.memory.note(Event(context.place, "forgotten", parameters.memory, gone))
+
+
+def _kind(name: str) -> Kind:
+    if name not in PIECES:
+        raise ValueError(
+            f"there is no memory {name!r}; declare it under `memories`, or write one of {', '.join(PIECES)}"
+        )
+    return name  # type: ignore[return-value]
+
+
+def _filtered(agent: Agent, given: Rows, said: Store, context: Context) -> Rows:
+    found = apply_filters(agent, given, said.filters, context)
+    for name, count in found.dropped.items():
+        agent.memory.note(Event(context.place, "filtered", name, count))
+    return found.rows
+
+
+def _put(agent: Agent, name: str, given: Rows, context: Context) -> None:
+    held = agent.memory.store(name)
+    whole = completed(marked(given, agent.above or agent.name), held)  # type: ignore[arg-type]
+    agent.memory.note(Event(context.place, "refused", name, given.items - whole.items))
+    _put_entries(agent, name, entries_of(whole, agent.name, context.round), context)
+
+
+def _put_entries(agent: Agent, name: str, given: stores.Entries, context: Context) -> None:
+    stream = numpy_stream(context.seed, "agent", agent.name, context.round, context.place, "store")
+    done = agent.memory.store(name).put(given, context.round, stream)
+    agent.memory.note(Event(context.place, "refused", name, done.refused))
+    agent.memory.note(Event(context.place, "evicted", name, done.evicted))
