@@ -34,7 +34,7 @@ class FeatureGenerator(nn.Module):
     def __init__(self, classes: int, noise: int, hidden: int, features: int) -> None:
         super().__init__()
         self.classes, self.noise = classes, noise
-        self.hidden = nn.Linear(noise + classes, hidden)
+        self.hidden = nn.Linear(noise + classes, hidden, bias=False)  # the norm takes any bias out again
         self.norm = nn.BatchNorm1d(hidden)
         self.out = nn.Linear(hidden, features)
 
@@ -96,10 +96,10 @@ def _image_layers(shape: Shape, inputs: int, width: int) -> nn.Sequential:
 
 def _table_layers(shape: Shape, inputs: int, width: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(inputs, 4 * width),
+        nn.Linear(inputs, 4 * width, bias=False),
         nn.BatchNorm1d(4 * width),
         nn.LeakyReLU(0.2),
-        nn.Linear(4 * width, 4 * width),
+        nn.Linear(4 * width, 4 * width, bias=False),
         nn.BatchNorm1d(4 * width),
         nn.LeakyReLU(0.2),
         nn.Linear(4 * width, math.prod(shape)),
