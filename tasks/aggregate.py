@@ -179,7 +179,7 @@ def _models_without(total: Models, own: Models) -> Models:
     return Models(tensors, samples)
 
 
-from . import adversarial, coefficients, trainable_prototypes  # noqa: E402, F401  # they enter their rules
+from . import adversarial, coefficients, generator_rules, trainable_prototypes  # noqa: E402, F401  # they enter their rules
 
 Aggregate: Any = tagged("Aggregate", AGGREGATES, "by")
 

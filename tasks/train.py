@@ -8,7 +8,8 @@ from pydantic import Field
 
 from . import (
     accounting,
-    less_forgetting,  # noqa: F401  entered before terms are chosen from
+    generator_terms,  # noqa: F401  entered before terms are chosen from
+    less_forgetting,  # noqa: F401
     sample_terms,  # noqa: F401
 )
 from .agent import Agent, Context
