@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from .agent import Agent, Context
-from .aggregate import AGGREGATES, Merge, mean_of_models
+from .aggregate import AGGREGATES, mean_of_models
 from .architecture import Architecture
+from .door import Merge
 from .knowledge import GENERATOR, Models
 from .late import late
 from .optimizers import Optimizer, Steps
