@@ -48,8 +48,37 @@ PATTERNS = {
     "decentralized": "pattern={decentralized: {graph: {k-regular: {degree: 4}}}}",
 }
 PICTURES = ("fedavg", "fd", "fedmd", "feddf", "fedproto")
-"""The recipes that are shown on pictures of 28x28."""
-TABLES = ("digits", "mnist", "fashion-mnist")
+"""The recipes that are shown on larger cuts of pictures of 28x28."""
+FIRST = ("local", "ds-fl", "fd", "fedavg", "feddf", "fedkd", "fedmd", "fedntd", "fedproto", "fedprox", "fml")
+"""The recipes that need no memory of their own."""
+LEARNING_RATE = 0.01
+"""On pictures. At the digits' rate of 0.05 a dense network on 784 pixels in [-1, 1] is on the edge of divergence."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a table shows: the data, a cut of it (training and test samples) and rounds; None: as the specs say."""
+
+    dataset: str
+    cut: tuple[int, int] | None = None
+    rounds: int | None = None
+
+    def shows(self, name: str, recipe: str) -> bool:
+        """Whether ``recipe`` is in the table called ``name``."""
+        return {
+            "digits": recipe in FIRST,
+            "digits-memory": recipe not in FIRST or recipe == "local",
+            "mnist-all": True,
+        }.get(name, recipe in PICTURES)
+
+
+TABLES = {
+    "digits": Asked("digits"),
+    "digits-memory": Asked("digits"),
+    "mnist-all": Asked("mnist", (3000, 1000), 10),
+    "mnist": Asked("mnist", (6000, 2000), 15),
+    "fashion-mnist": Asked("fashion-mnist", (6000, 2000), 15),
+}
 FIGURES = {
     "accuracy": "accuracy",
     "accuracy_worst": "worst agent",
@@ -75,23 +104,32 @@ def shipped_recipes() -> list[str]:
     return sorted(found, key=lambda recipe: (recipe != "local", recipe))
 
 
-def pictures_overrides(dataset: str, recipe: str) -> list[str]:
-    """Return what makes the shipped spec of ``recipe`` one on ``dataset``: the part of it, and who holds what."""
-    said = [f"name={recipe}-{dataset}", f"data.dataset={dataset}", "data.take={train: 6000, test: 2000}"]
-    said += ["data.partition={by: dirichlet, alpha: 0.5, min_size: 10}", "rounds=15"]
-    # At the digits' rate of 0.05 a dense network on 784 pixels in [-1, 1] is on the edge of divergence, alone too.
-    said.append("recipe.train.optimizer.sgd.lr=0.01")
+def overrides(asked: Asked, recipe: str) -> list[str]:
+    """Return what makes the shipped spec of ``recipe`` one of a table: the part of the data, and who holds what."""
+    if asked.cut is None:
+        return []
+    (shipped,) = load_specs(f"fl/{recipe}")
+    spec, (train, test) = shipped.value, asked.cut
+    said = [f"name={recipe}-{asked.dataset}", f"data.dataset={asked.dataset}"]
+    said += [f"data.take={{train: {train}, test: {test}}}", "data.partition={by: dirichlet, alpha: 0.5, min_size: 10}"]
+    if spec.rounds > 1:  # a method of one round has one
+        said.append(f"rounds={asked.rounds}")
+    for part, steps in (("start", spec.recipe.start), ("round", spec.recipe.round)):
+        for index, step in enumerate(steps):
+            chosen = getattr(step.parameters, "optimizer", None)
+            if step.name in ("train", "absorb") and chosen is not None and chosen.name == "sgd":
+                lr = min(chosen.parameters.lr, LEARNING_RATE)
+                said.append(f"recipe.{part}[{index}].{step.name}.optimizer.sgd.lr={lr}")
     if recipe == "feddf":
         said.append("recipe.aggregate.steps=20")  # peers fuse twenty times a round: 100 steps each take an hour
-    (shipped,) = load_specs(f"fl/{recipe}")
-    return said if shipped.value.data.public is None else [*said, "data.public.share=0.2"]
+    return said if spec.data.public is None else [*said, "data.public.share=0.2"]
 
 
-def cells(recipes: Sequence[str], seeds: Sequence[int], dataset: str, more: Sequence[str], runs: Path) -> list[Cell]:
+def cells(recipes: Sequence[str], seeds: Sequence[int], asked: Asked, more: Sequence[str], runs: Path) -> list[Cell]:
     """Lay the table out. Raises ``SpecError`` where the data are not there."""
     made = []
     for recipe in recipes:
-        said = [*(pictures_overrides(dataset, recipe) if dataset != "digits" else []), *more]
+        said = [*overrides(asked, recipe), *more]
         # Who learns alone has no pattern, and is no different under any.
         patterns = PATTERNS if recipe != "local" else {"any": "pattern=distributed"}
         for pattern, override in patterns.items():
@@ -180,12 +218,13 @@ def main() -> None:
     if not set(names) <= {*TABLES}:
         parser.error(f"--tables: expected some of {','.join(TABLES)}")
     for name in names:
-        recipes = [recipe for recipe in shipped_recipes() if name == "digits" or recipe in PICTURES]
+        asked = TABLES[name]
+        recipes = [recipe for recipe in shipped_recipes() if asked.shows(name, recipe)]
         if said.recipes:
             recipes = [recipe for recipe in recipes if recipe in said.recipes.split(",")]
-        seeds = range(1, 1 + (said.seeds if name == "digits" else said.picture_seeds))
+        seeds = range(1, 1 + (said.seeds if asked.dataset == "digits" else said.picture_seeds))
         try:
-            laid = cells(recipes, seeds, name, said.set, said.runs)
+            laid = cells(recipes, seeds, asked, said.set, said.runs)
         except SpecError as error:
             print(f"{name} is left as it was:\n{error}", file=sys.stderr)
             continue
