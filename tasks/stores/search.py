@@ -165,7 +165,7 @@ def _answers(
         there = rows[some] >= 0
         if there.any():
             distinct, at = np.unique(rows[some][there].numpy(), return_inverse=True)
-            block, _ = table.gather(distinct)
+            block = table.gather(distinct)
             places = torch.zeros_like(rows[some])
             places[there] = torch.from_numpy(at)
             ids[some] = torch.where(there, torch.from_numpy(block.ids)[places], -1)

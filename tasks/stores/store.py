@@ -16,6 +16,7 @@ from .declaration import Declaration
 from .entries import Entries, Statistics, Stored, check, nothing
 from .errors import MissingError, StoreError
 from .intake import draws, encoded, fresh, last_of_each, layout_for, make_room, places_of
+from .means import mean_of
 from .search import Found, Similarity
 from .writing import Names, segments_of, used_contributors
 
@@ -153,7 +154,7 @@ class Store:
         if not len(places) or self._held.layout is None:
             layout = self._held.layout
             return nothing(names, layout.width if layout else 0, layout.key_width if layout else 0)
-        block, marks = self._table.gather(places)
+        block = self._table.gather(places)
         return Entries(
             block.ids,
             np.ascontiguousarray(self._held.layout.values(block.values)),
@@ -162,7 +163,7 @@ class Store:
             block.owners.astype(np.int64),
             block.rounds,
             block.weights,
-            marks.confidence,
+            self._table.confidence(places),
             self._held.layout.keys(block.keys),
         )
 
@@ -209,6 +210,23 @@ class Store:
         hits = int(there.any(1).sum())
         self._use(found.rows[there].numpy(), round, hits, len(there) - hits)
         return found
+
+    def mean_of(self, ids: torch.Tensor | np.ndarray, *, round: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the mean value over the entries with ``ids`` int64 [Q, R] of each of Q, and how many these are.
+
+        float32 [Q, W], zero where there is none, and int64 [Q]. For neighbours that are known, such as those of
+        FedCache (Wu et al. 2024): -1 is nobody, and ids that are not held are left out. ``round`` as in :meth:`get`.
+        """
+        asked, layout = np.asarray(ids, dtype=np.int64), self._held.layout
+        if asked.ndim != 2:
+            raise StoreError(f"store {self.name!r}: ids have shape {asked.shape}; expected [Q, R]")
+        if layout is None or not asked.size:
+            none = torch.zeros(len(asked), layout.width if layout else 0)
+            return none, torch.zeros(len(asked), dtype=torch.int64)
+        means, counts, rows, times = mean_of(self._table, layout, asked)
+        hits = int((counts > 0).sum())
+        self._use(rows, round, hits, len(asked) - hits, times)
+        return means, counts
 
     def forget(
         self,
@@ -295,9 +313,9 @@ class Store:
         del self._table.parts[len(self._table.parts) - len(pending) :]
         self._table.parts += made
 
-    def _use(self, rows: np.ndarray, round: int, hits: int, misses: int) -> None:
+    def _use(self, rows: np.ndarray, round: int, hits: int, misses: int, times: np.ndarray | None = None) -> None:
         counted = self._held.counted
         counted["hits"] += hits
         counted["misses"] += misses
-        counted["retrieved"] += len(rows)
-        counted["ages"] += self._table.use(rows, round)
+        counted["retrieved"] += len(rows) if times is None else int(times.sum())
+        counted["ages"] += self._table.use(rows, round, times)
