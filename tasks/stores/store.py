@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +18,7 @@ from .errors import MissingError, StoreError
 from .intake import draws, encoded, fresh, last_of_each, layout_for, make_room, places_of
 from .means import mean_of
 from .search import Found, Similarity
+from .table import Part
 from .writing import Names, segments_of, used_contributors
 
 if TYPE_CHECKING:
@@ -134,11 +135,7 @@ class Store:
 
     def of_class(self, label: int, *, round: int | None = None) -> Entries:
         """Return the entries of a class in the order in which they came; ``round`` as in :meth:`get`."""
-        found = [
-            start + np.flatnonzero(part.marks.alive & (part.block.classes == label))
-            for start, part in zip(self._table.starts, self._table.parts, strict=False)
-        ]
-        rows = np.concatenate([np.empty(0, np.int64), *found])
+        rows = self._table.rows(lambda part: part.block.classes == label)
         if round is not None:
             self._use(rows, round, len(rows), int(not len(rows)))
         return self.at(rows)
@@ -240,32 +237,26 @@ class Store:
         Nothing said: all. Returns how many entries went. What a contributor gave is not only dead: the next write
         leaves no file that holds it among :meth:`files`, nor its name.
         """
-        where = None if contributor is None else self._table.place(contributor)
-        gone = 0
-        for part in self._table.parts:
-            some = part.marks.alive.copy()
+        place = None if contributor is None else self._table.place(contributor)
+
+        def fits(part: Part) -> np.ndarray:
+            some = np.ones(len(part), dtype=bool)
             if older_than is not None:
                 some &= part.block.rounds < older_than
-            if where is not None:
-                some &= part.block.owners == where
+            if place is not None:
+                some &= part.block.owners == place
             if ids is not None:
                 some &= np.isin(part.block.ids, np.asarray(ids, dtype=np.int64))
-            part.marks.alive[some] = False
-            gone += int(np.count_nonzero(some))
-        self._held.purge |= contributor is not None and where != -1
-        self._table.tidy()
-        return gone
+            return some
+
+        self._held.purge |= place is not None and place >= 0
+        return self._drop(fits)
 
     def decay(self, factor: float, floor: float) -> int:
         """Multiply every entry's strength by ``factor``; forget what falls below ``floor`` and return how many did."""
-        gone = 0
         for part in self._table.parts:
             part.marks.strength[:] *= np.float32(factor)
-            weak = part.marks.alive & (part.marks.strength < floor)
-            part.marks.alive[weak] = False
-            gone += int(np.count_nonzero(weak))
-        self._table.tidy()
-        return gone
+        return self._drop(lambda part: part.marks.strength < floor)
 
     def class_means(self, by_contributor: bool = True) -> summary.Sums:
         """Return weighted sums by class and contributor, of which :func:`consolidated` makes the means of classes."""
@@ -302,6 +293,12 @@ class Store:
     def files(self) -> set[Path]:
         """Return the files that the manifest last written or opened refers to, and itself."""
         return set(self._held.files)
+
+    def _drop(self, which: Callable[[Part], np.ndarray]) -> int:
+        rows = self._table.rows(which)
+        self._table.kill(rows)
+        self._table.tidy()
+        return len(rows)
 
     def _spill_over(self, layout: Layout) -> None:
         pending = self._table.pending

@@ -65,10 +65,13 @@ class Table:
         """How many rows are alive."""
         return sum(part.living for part in self.parts)
 
-    def rows(self) -> np.ndarray:
-        """Return the rows that are alive, int64, rising."""
-        found = [start + np.flatnonzero(part.marks.alive) for start, part in zip(self.starts, self.parts, strict=False)]
-        return np.concatenate([np.empty(0, np.int64), *found])
+    def rows(self, where: Callable[[Part], np.ndarray] | None = None) -> np.ndarray:
+        """Return the rows that are alive, int64, rising; ``where`` says of a part's rows which are wanted."""
+        found = [np.empty(0, np.int64)]
+        for start, part in zip(self.starts, self.parts, strict=False):
+            wanted = part.marks.alive if where is None else part.marks.alive & where(part)
+            found.append(start + np.flatnonzero(wanted))
+        return np.concatenate(found)
 
     def column(self, take: Callable[[Part], np.ndarray]) -> np.ndarray:
         """Return what ``take`` picks of each part, [rows of the part], for all rows that are alive."""
