@@ -194,11 +194,7 @@ class Store:
         :func:`codistill.kernels.retrieve`. Raises ``StoreError`` where the queries have another width than the keys.
         """
         layout = self._held.layout
-        shape, wide = tuple(queries.shape), None if layout is None else layout.key_width or layout.width
-        if len(shape) != 2 or (wide is not None and shape[1] != wide):
-            raise StoreError(f"store {self.name!r}: queries have shape {shape}; expected [Q, {wide or 'K'}]")
-        if k < 1:
-            raise StoreError(f"store {self.name!r}: k is {k}; expected at least 1")
+        search.check(self.name, queries, k, layout)
         asked = search.question(
             self._table, queries, k, similarity, scale, temperature, not_mine, same_class, max_age, round
         )
@@ -218,8 +214,7 @@ class Store:
         if asked.ndim != 2:
             raise StoreError(f"store {self.name!r}: ids have shape {asked.shape}; expected [Q, R]")
         if layout is None or not asked.size:
-            none = torch.zeros(len(asked), layout.width if layout else 0)
-            return none, torch.zeros(len(asked), dtype=torch.int64)
+            return torch.zeros(len(asked), layout.width if layout else 0), torch.zeros(len(asked), dtype=torch.int64)
         means, counts, rows, times = mean_of(self._table, layout, asked)
         hits = int((counts > 0).sum())
         self._use(rows, round, hits, len(asked) - hits, times)
@@ -265,18 +260,7 @@ class Store:
     @property
     def statistics(self) -> Statistics:
         """What is held, and how the store served since :meth:`begin_statistics`."""
-        counted, items = self._held.counted, len(self)
-        waiting = {part.path: part.size for part in self._table.parts if part.path is not None}
-        return Statistics(
-            items,
-            items * (self._held.layout.row_bytes if self._held.layout else 0),
-            sum((waiting | self._held.files).values()),
-            counted["hits"],
-            counted["misses"],
-            counted["ages"] / counted["retrieved"] if counted["retrieved"] else 0.0,
-            counted["refused"],
-            counted["evicted"],
-        )
+        return self._held.statistics()
 
     def begin_statistics(self) -> None:
         """Count hits, misses, ages, refusals and evictions anew, as at the start of a round."""
