@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .columns import Layout, joined_marks
 from .declaration import Declaration
+from .entries import Statistics
 from .errors import StoreError
 from .manifest import Counters, File, Manifest, relative
 from .segments import BROKEN, read_marks, read_segment, write_marks
@@ -34,6 +35,21 @@ class Contents:
         """Note which files are the store."""
         segments = {part.path: part.size for part in self.table.parts if part.path is not None}
         self.files = {manifest: manifest.stat().st_size, marks: marks.stat().st_size, **segments}
+
+    def statistics(self) -> Statistics:
+        """Return what is held, and what was counted."""
+        counted, items = self.counted, self.table.living
+        on_disk = {part.path: part.size for part in self.table.parts if part.path is not None} | self.files
+        return Statistics(
+            items,
+            items * (self.layout.row_bytes if self.layout else 0),
+            sum(on_disk.values()),
+            counted["hits"],
+            counted["misses"],
+            counted["ages"] / counted["retrieved"] if counted["retrieved"] else 0.0,
+            counted["refused"],
+            counted["evicted"],
+        )
 
 
 def load(path: Path) -> Contents:

@@ -108,7 +108,7 @@ def make_room(table: Table, layout: Layout) -> int:
         rows = table.rows()
 
         def features(places: np.ndarray) -> np.ndarray:
-            block, _ = table.gather(rows[places])
+            block = table.gather(rows[places])
             keys = layout.keys(block.keys)
             return layout.values(block.values) if keys is None else keys
 

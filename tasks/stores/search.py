@@ -11,6 +11,7 @@ import numpy as np
 
 from ..late import late
 from .columns import Layout
+from .errors import StoreError
 from .table import Part, Table
 
 if TYPE_CHECKING:
@@ -56,6 +57,15 @@ class Question:
     classes: torch.Tensor | None
     max_age: int | None
     round: int
+
+
+def check(store: str, queries: torch.Tensor | np.ndarray, k: int, layout: Layout | None) -> None:
+    """Raise ``StoreError`` where queries do not fit the keys of ``store``, or nothing is asked for."""
+    shape, wide = tuple(queries.shape), None if layout is None else layout.key_width or layout.width
+    if len(shape) != 2 or (wide is not None and shape[1] != wide):
+        raise StoreError(f"store {store!r}: queries have shape {shape}; expected [Q, {wide or 'K'}]")
+    if k < 1:
+        raise StoreError(f"store {store!r}: k is {k}; expected at least 1")
 
 
 def question(
@@ -165,7 +175,7 @@ def _answers(
         there = rows[some] >= 0
         if there.any():
             distinct, at = np.unique(rows[some][there].numpy(), return_inverse=True)
-            block, _ = table.gather(distinct)
+            block = table.gather(distinct)
             places = torch.zeros_like(rows[some])
             places[there] = torch.from_numpy(at)
             ids[some] = torch.where(there, torch.from_numpy(block.ids)[places], -1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +16,9 @@ from .declaration import Declaration
 from .entries import Entries, Statistics, Stored, check, nothing
 from .errors import MissingError, StoreError
 from .intake import draws, encoded, fresh, last_of_each, layout_for, make_room, places_of
+from .means import mean_of
 from .search import Found, Similarity
+from .table import Part
 from .writing import Names, segments_of, used_contributors
 
 if TYPE_CHECKING:
@@ -133,11 +135,7 @@ class Store:
 
     def of_class(self, label: int, *, round: int | None = None) -> Entries:
         """Return the entries of a class in the order in which they came; ``round`` as in :meth:`get`."""
-        found = [
-            start + np.flatnonzero(part.marks.alive & (part.block.classes == label))
-            for start, part in zip(self._table.starts, self._table.parts, strict=False)
-        ]
-        rows = np.concatenate([np.empty(0, np.int64), *found])
+        rows = self._table.rows(lambda part: part.block.classes == label)
         if round is not None:
             self._use(rows, round, len(rows), int(not len(rows)))
         return self.at(rows)
@@ -153,7 +151,7 @@ class Store:
         if not len(places) or self._held.layout is None:
             layout = self._held.layout
             return nothing(names, layout.width if layout else 0, layout.key_width if layout else 0)
-        block, marks = self._table.gather(places)
+        block = self._table.gather(places)
         return Entries(
             block.ids,
             np.ascontiguousarray(self._held.layout.values(block.values)),
@@ -162,7 +160,7 @@ class Store:
             block.owners.astype(np.int64),
             block.rounds,
             block.weights,
-            marks.confidence,
+            self._table.confidence(places),
             self._held.layout.keys(block.keys),
         )
 
@@ -196,11 +194,7 @@ class Store:
         :func:`codistill.kernels.retrieve`. Raises ``StoreError`` where the queries have another width than the keys.
         """
         layout = self._held.layout
-        shape, wide = tuple(queries.shape), None if layout is None else layout.key_width or layout.width
-        if len(shape) != 2 or (wide is not None and shape[1] != wide):
-            raise StoreError(f"store {self.name!r}: queries have shape {shape}; expected [Q, {wide or 'K'}]")
-        if k < 1:
-            raise StoreError(f"store {self.name!r}: k is {k}; expected at least 1")
+        search.check(self.name, queries, k, layout)
         asked = search.question(
             self._table, queries, k, similarity, scale, temperature, not_mine, same_class, max_age, round
         )
@@ -209,6 +203,22 @@ class Store:
         hits = int(there.any(1).sum())
         self._use(found.rows[there].numpy(), round, hits, len(there) - hits)
         return found
+
+    def mean_of(self, ids: torch.Tensor | np.ndarray, *, round: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the mean value over the entries with ``ids`` int64 [Q, R] of each of Q, and how many these are.
+
+        float32 [Q, W], zero where there is none, and int64 [Q]. For neighbours that are known, such as those of
+        FedCache (Wu et al. 2024): -1 is nobody, and ids that are not held are left out. ``round`` as in :meth:`get`.
+        """
+        asked, layout = np.asarray(ids, dtype=np.int64), self._held.layout
+        if asked.ndim != 2:
+            raise StoreError(f"store {self.name!r}: ids have shape {asked.shape}; expected [Q, R]")
+        if layout is None or not asked.size:
+            return torch.zeros(len(asked), layout.width if layout else 0), torch.zeros(len(asked), dtype=torch.int64)
+        means, counts, rows, times = mean_of(self._table, layout, asked)
+        hits = int((counts > 0).sum())
+        self._use(rows, round, hits, len(asked) - hits, times)
+        return means, counts
 
     def forget(
         self,
@@ -222,32 +232,26 @@ class Store:
         Nothing said: all. Returns how many entries went. What a contributor gave is not only dead: the next write
         leaves no file that holds it among :meth:`files`, nor its name.
         """
-        where = None if contributor is None else self._table.place(contributor)
-        gone = 0
-        for part in self._table.parts:
-            some = part.marks.alive.copy()
+        place = None if contributor is None else self._table.place(contributor)
+
+        def fits(part: Part) -> np.ndarray:
+            some = np.ones(len(part), dtype=bool)
             if older_than is not None:
                 some &= part.block.rounds < older_than
-            if where is not None:
-                some &= part.block.owners == where
+            if place is not None:
+                some &= part.block.owners == place
             if ids is not None:
                 some &= np.isin(part.block.ids, np.asarray(ids, dtype=np.int64))
-            part.marks.alive[some] = False
-            gone += int(np.count_nonzero(some))
-        self._held.purge |= contributor is not None and where != -1
-        self._table.tidy()
-        return gone
+            return some
+
+        self._held.purge |= place is not None and place >= 0
+        return self._drop(fits)
 
     def decay(self, factor: float, floor: float) -> int:
         """Multiply every entry's strength by ``factor``; forget what falls below ``floor`` and return how many did."""
-        gone = 0
         for part in self._table.parts:
             part.marks.strength[:] *= np.float32(factor)
-            weak = part.marks.alive & (part.marks.strength < floor)
-            part.marks.alive[weak] = False
-            gone += int(np.count_nonzero(weak))
-        self._table.tidy()
-        return gone
+        return self._drop(lambda part: part.marks.strength < floor)
 
     def class_means(self, by_contributor: bool = True) -> summary.Sums:
         """Return weighted sums by class and contributor, of which :func:`consolidated` makes the means of classes."""
@@ -256,18 +260,7 @@ class Store:
     @property
     def statistics(self) -> Statistics:
         """What is held, and how the store served since :meth:`begin_statistics`."""
-        counted, items = self._held.counted, len(self)
-        waiting = {part.path: part.size for part in self._table.parts if part.path is not None}
-        return Statistics(
-            items,
-            items * (self._held.layout.row_bytes if self._held.layout else 0),
-            sum((waiting | self._held.files).values()),
-            counted["hits"],
-            counted["misses"],
-            counted["ages"] / counted["retrieved"] if counted["retrieved"] else 0.0,
-            counted["refused"],
-            counted["evicted"],
-        )
+        return self._held.statistics()
 
     def begin_statistics(self) -> None:
         """Count hits, misses, ages, refusals and evictions anew, as at the start of a round."""
@@ -285,6 +278,12 @@ class Store:
         """Return the files that the manifest last written or opened refers to, and itself."""
         return set(self._held.files)
 
+    def _drop(self, which: Callable[[Part], np.ndarray]) -> int:
+        rows = self._table.rows(which)
+        self._table.kill(rows)
+        self._table.tidy()
+        return len(rows)
+
     def _spill_over(self, layout: Layout) -> None:
         pending = self._table.pending
         if self._spill is None or sum(map(len, pending)) * layout.row_bytes < self._bound:
@@ -295,9 +294,9 @@ class Store:
         del self._table.parts[len(self._table.parts) - len(pending) :]
         self._table.parts += made
 
-    def _use(self, rows: np.ndarray, round: int, hits: int, misses: int) -> None:
+    def _use(self, rows: np.ndarray, round: int, hits: int, misses: int, times: np.ndarray | None = None) -> None:
         counted = self._held.counted
         counted["hits"] += hits
         counted["misses"] += misses
-        counted["retrieved"] += len(rows)
-        counted["ages"] += self._table.use(rows, round)
+        counted["retrieved"] += len(rows) if times is None else int(times.sum())
+        counted["ages"] += self._table.use(rows, round, times)

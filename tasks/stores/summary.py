@@ -57,7 +57,7 @@ def class_sums(table: Table, layout: Layout, by_contributor: bool) -> Sums:
     distinct, at = np.unique(groups, return_inverse=True)
     values, weights = np.zeros((len(distinct), layout.width)), np.zeros(len(distinct))
     for first in range(0, len(rows), step):
-        block, _ = table.gather(rows[first : first + step])
+        block = table.gather(rows[first : first + step])
         np.add.at(values, at[first : first + step], layout.values(block.values) * block.weights[:, None])
         np.add.at(weights, at[first : first + step], block.weights)
     whose = distinct % many if by_contributor else np.full(len(distinct), -1)

@@ -65,10 +65,13 @@ class Table:
         """How many rows are alive."""
         return sum(part.living for part in self.parts)
 
-    def rows(self) -> np.ndarray:
-        """Return the rows that are alive, int64, rising."""
-        found = [start + np.flatnonzero(part.marks.alive) for start, part in zip(self.starts, self.parts, strict=False)]
-        return np.concatenate([np.empty(0, np.int64), *found])
+    def rows(self, where: Callable[[Part], np.ndarray] | None = None) -> np.ndarray:
+        """Return the rows that are alive, int64, rising; ``where`` says of a part's rows which are wanted."""
+        found = [np.empty(0, np.int64)]
+        for start, part in zip(self.starts, self.parts, strict=False):
+            wanted = part.marks.alive if where is None else part.marks.alive & where(part)
+            found.append(start + np.flatnonzero(wanted))
+        return np.concatenate(found)
 
     def column(self, take: Callable[[Part], np.ndarray]) -> np.ndarray:
         """Return what ``take`` picks of each part, [rows of the part], for all rows that are alive."""
@@ -92,33 +95,40 @@ class Table:
         """Yield each part that has some of ``rows``, the places in it, and where among ``rows`` they stood."""
         starts = self.starts
         of = np.searchsorted(starts, rows, "right") - 1
-        for number in np.unique(of):
+        for number in np.flatnonzero(np.bincount(of)):
             where = np.flatnonzero(of == number)
             yield self.parts[number], rows[where] - starts[number], where
 
-    def gather(self, rows: np.ndarray) -> tuple[Block, Marks]:
+    def gather(self, rows: np.ndarray) -> Block:
         """Return copies of one or more rows, in their order."""
         found = list(self.split(rows))
         block = joined([part.block.part(places) for part, places, _ in found])
-        marks = joined_marks([part.marks.part(places) for part, places, _ in found])
         order = np.concatenate([where for _, _, where in found])
-        if len(found) > 1 and (np.diff(order) < 0).any():
-            back = np.argsort(order)
-            return block.part(back), marks.part(back)
-        return block, marks
+        return block if (order[1:] > order[:-1]).all() else block.part(np.argsort(order))
+
+    def confidence(self, rows: np.ndarray) -> np.ndarray:
+        """Return how sure the makers of rows were, float32 [N]."""
+        found = np.empty(len(rows), np.float32)
+        for part, places, where in self.split(rows):
+            found[where] = part.marks.confidence[places]
+        return found
 
     def kill(self, rows: np.ndarray) -> None:
         """Let rows be dead: nothing finds them, and a later write leaves them out."""
         for part, places, _ in self.split(rows):
             part.marks.alive[places] = False
 
-    def use(self, rows: np.ndarray, round: int) -> int:
-        """Mark rows as retrieved in ``round``, once for each time that they are named; return the sum of their ages."""
+    def use(self, rows: np.ndarray, round: int, times: np.ndarray | None = None) -> int:
+        """Mark rows as retrieved in ``round``, each so many ``times`` (or once for each time that it is named).
+
+        Returns the sum of their ages over all times.
+        """
         ages = 0
-        for part, places, _ in self.split(rows):
-            np.add.at(part.marks.hits, places, 1)
+        often = np.ones(len(rows), np.int64) if times is None else times
+        for part, places, where in self.split(rows):
+            np.add.at(part.marks.hits, places, often[where].astype(np.int32))
             part.marks.last_used[places] = np.maximum(part.marks.last_used[places], round)
-            ages += int((round - part.block.rounds[places].astype(np.int64)).sum())
+            ages += int(((round - part.block.rounds[places].astype(np.int64)) * often[where]).sum())
         return ages
 
     def place(self, contributor: str) -> int:
