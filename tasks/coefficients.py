@@ -42,7 +42,7 @@ class Coefficients(Merge):
 def coefficients(agent: Agent, packets: Sequence[Rows], said: Coefficients, context: Context) -> Rows:
     """Gives each contributor its own mixture of what all said, by coefficients that are learned (KT-pFL).
 
-    Zhang et al. 2021, eq. 4-6. The coefficients stay in emotional memory under ``valence``, a row for each contributor
+    Zhang et al. 2021. The coefficients stay in emotional memory under ``valence``, a row for each contributor
     that was ever heard: how much of each other it is given. The answer is addressed: rows for each contributor.
     Coefficients know no sample sizes, whatever ``weight`` says.
     """
@@ -92,7 +92,7 @@ def learn(start: torch.Tensor, values: torch.Tensor, there: torch.Tensor, said: 
 
     ``values`` [K, N, C], ``there`` bool [K, N]: what each contributor said, and where it said something. A row's loss:
     the mean squared distance over samples and classes between what its contributor said and the mixture for it, plus
-    rho ||row - 1 / K||^2 (Zhang et al. 2021, eq. 6, with the distance of the authors' code). The softmax that brings
+    rho ||row - 1 / K||^2 (Zhang et al. 2021, with the distance of the authors' code). The softmax that brings
     a row back to the simplex is the code's as well.
     """
     weights = torch.nn.Parameter(start.clone())

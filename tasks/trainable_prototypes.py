@@ -47,7 +47,7 @@ class TrainablePrototypes(Merge):
 def trainable_prototypes(agent: Agent, packets: Sequence[Rows], said: TrainablePrototypes, context: Context) -> Rows:
     """Trains a vector for each class so that received prototypes lie nearest their own, by a margin (FedTGP).
 
-    Zhang et al. 2024, eq. 5-8. The aggregator keeps what it trained and goes on from it in the next round. Every
+    Zhang et al. 2024, algorithm 1. The aggregator keeps what it trained and goes on from it in the next round. Every
     received prototype counts alike, whatever ``weight`` says. A class that nobody sent gets no row.
     """
     if not context.final:
@@ -68,7 +68,7 @@ def trainable_prototypes(agent: Agent, packets: Sequence[Rows], said: TrainableP
 
 
 def contrast(received: torch.Tensor, labels: torch.Tensor, trained: torch.Tensor, margin: float) -> torch.Tensor:
-    """Return the adaptive-margin contrastive loss (Zhang et al. 2024, eq. 6), mean over received prototypes. Scalar.
+    """Return the adaptive-margin contrastive loss (Zhang et al. 2024, eq. 10), mean over received prototypes. Scalar.
 
     ``received`` [B, D] with ``labels`` int64 [B], ``trained`` [C, D]. Minus the Euclidean distance is the score of a
     class; the margin is added to the distance from a prototype's own class, which must be nearer by so much.
@@ -81,7 +81,7 @@ def contrast(received: torch.Tensor, labels: torch.Tensor, trained: torch.Tensor
 def adaptive_margin(rows: Rows, said: TrainablePrototypes) -> float:
     """Return the margin: how far apart classes' mean prototypes lie, ``most_margin`` at most; 0 for a single class.
 
-    The means are over contributors, each counting once (Zhang et al. 2024, eq. 7-8).
+    The means are over contributors, each counting once (Zhang et al. 2024, eq. 9).
     """
     classes, at = torch.unique(rows.ids, return_inverse=True)
     sums = torch.zeros(len(classes), rows.values.shape[1], dtype=torch.float64).index_add_(0, at, rows.values.double())

@@ -142,3 +142,41 @@ def test_kt_pfls_coefficients():
         assert (held - unlike).abs().max() > 1e-4 and (held - blunt).abs().max() > 1e-4
         for name, mixture in zip(NAMES, mixtures, strict=True):
             assert (found.of(name).values - mixture).abs().max() < 1e-6
+
+
+# --- Whole runs: what an aggregator trained and thinks of others is the same after it waited on disk
+
+TREE = "{hierarchical: {tiers: [{name: edge, count: 2}, {name: cloud}]}}"
+PEERS = "{decentralized: {graph: ring}}"
+WHOLE = [
+    ("{use: fedtgp, with: {aggregate.epochs: 4}}", "distributed"),
+    ("{use: fedtgp, with: {aggregate.epochs: 4}}", PEERS),
+    ("kt-pfl", TREE),
+    ("fedal", "distributed"),
+    ("fedal", PEERS),
+]
+
+
+@pytest.mark.parametrize(("recipe", "pattern"), WHOLE)
+def test_nothing_is_lost_between_rounds(conduct, monkeypatch, recipe, pattern):
+    said = f"""
+name: kept
+seed: 2
+rounds: 4
+data: {{dataset: digits, partition: {{by: dirichlet, alpha: 0.3, min_size: 10}}, public: {{share: 0.1}}}}
+agents: [{{name: m, count: 4, model: mlp}}, {{name: l, count: 2, model: mlp}}]
+pattern: {pattern}
+participation: {{share: 0.6}}
+measure: {{control: none, metrics: [cross_entropy]}}
+recipe: {recipe}
+"""
+    one = conduct(said)
+    monkeypatch.setattr("codistill.flows.keeper.ROOM", 0)
+    other = conduct(said, lanes=2)
+    assert one.path != other.path
+    for table in ("metrics", "ledger", "memory"):
+        assert one.table(table).read_bytes() == other.table(table).read_bytes(), table
+    models = sorted(file.name for file in (one.path / "models").iterdir())
+    assert models
+    for name in models:
+        assert (one.path / "models" / name).read_bytes() == (other.path / "models" / name).read_bytes(), name

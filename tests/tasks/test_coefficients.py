@@ -150,3 +150,15 @@ def test_it_does_not_matter_by_which_way_packets_came(agent, another, context):
     for found in (tree, turned):
         assert torch.equal(found.values, flat.values) and torch.equal(found.owners, flat.owners)
     assert torch.equal(valence(tops[0])[1].values, valence(tops[1])[1].values)
+
+
+def test_a_forgotten_row_begins_anew(agent, context):
+    packets = [said_by(name, seed) for seed, name in enumerate("abc")]
+    aggregate(agent, packets, rule(), context)
+    before, held = valence(agent)
+    agent.memory.hold("emotional", "valence", held.part(held.owners != 1), 2)  # as unlearning b leaves it
+    aggregate(agent, [packets[0], packets[2]], rule(), replace(context, round=3))
+    after, held = valence(agent)
+    np.testing.assert_allclose(after["b"], 1 / 3, atol=1e-7)
+    assert after["a"][1] == before["a"][1]
+    np.testing.assert_allclose(held.values.sum(1), 1, atol=1e-6)
