@@ -55,7 +55,7 @@ class DataFreeDistillation(Merge):
     exclude_self: Literal[False] = Field(False, description="all models are distilled together")
     epochs: Count = Field(20, description="turns of synthesis and distillation")
     generator_steps: Count = Field(30, description="optimizer steps of the generator in each epoch")
-    batch: Annotated[int, Field(ge=2)] = Field(128, description="samples that are synthesised in each epoch")
+    batch: Annotated[int, Field(ge=2)] = Field(64, description="samples that are synthesised in each epoch")
     noise: Count = Field(64, description="numbers of noise that the generator draws on")
     width: Count = Field(
         16, description="channels of the generator before its output (four times as many units in a table's)"

@@ -114,6 +114,12 @@ def test_fedgen(conduct):
     assert farthest(folder, fedgen(data, weighted=False), MIXED) > 1e-4
 
 
+def test_fedgen_is_the_same_to_the_bit_on_two_lanes(conduct):
+    one, two = conduct(spec(FEDGEN, MIXED)), conduct(spec(FEDGEN, MIXED), lanes=2)
+    for name in MIXED:
+        assert one.model(name).read_bytes() == two.model(name).read_bytes()
+
+
 # --- Zhang et al. 2022 (DENSE)
 
 DENSE = f"""
