@@ -179,6 +179,8 @@ def _models_without(total: Models, own: Models) -> Models:
     return Models(tensors, samples)
 
 
+from . import cut  # noqa: E402, F401  # it enters its rule
+
 Aggregate: Any = tagged("Aggregate", AGGREGATES, "by")
 
 
