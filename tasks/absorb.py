@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from .agent import Agent, Context
+from .bridge import BridgeSamples, bridge_samples
 from .choice import tagged
 from .knowledge import Knowledge, Models, Rows, aligned
 from .late import late
@@ -85,6 +86,8 @@ def _distance(said: Distil, given: torch.Tensor, target: torch.Tensor) -> torch.
             loss = losses.logit_distance(given, target, power=1)
     return loss * said.kd_weight
 
+
+ABSORBS.register("bridge_samples", BridgeSamples)(bridge_samples)
 
 Absorb: Any = tagged("Absorb", ABSORBS, "by")
 
