@@ -14,7 +14,7 @@ from ..tasks.models import architecture
 from ..tasks.parameters import When, due
 from ..tasks.patterns import Topology
 from ..tasks.share import EncodingChoice
-from ..tasks.sizes import exact, model_bytes, rows_bytes
+from ..tasks.sizes import COLUMN, exact, model_bytes, rows_bytes
 from .holdings import Holdings
 from .plan import AgentPlan, ExchangePlan
 from .rounds import Traffic
@@ -41,8 +41,10 @@ def exchange_bytes(
             sent.append(model_bytes(up, model))
             returned.append(sum(model_bytes(down, one) for one in _returned(exchange, model, learner, learners, known)))
         elif exchange.form == "logits":
-            sent.append(rows_bytes(up, len(holdings.public), classes, weighted))
-            returned.append(rows_bytes(down, len(holdings.public), classes, True))
+            scored = len(holdings.public) if exchange.extract["from"] == "public" else learner.samples
+            told = _told_bytes(exchange, scored, known, learner)
+            sent.append(rows_bytes(up, scored, classes, weighted) + told)
+            returned.append(rows_bytes(down, scored, classes, True))
         else:
             assert learner.architecture is not None
             width = classes if exchange.form == "class_logits" else known[learner.architecture].features
@@ -50,7 +52,20 @@ def exchange_bytes(
             returned.append(rows_bytes(down, int(everything), width, True))
     if not topology.aggregators:
         returned = [0] * len(learners)
-    return replace(exchange, up_bytes=tuple(sent), down_bytes=tuple(returned), exact=exact(up) and exact(down))
+    plain = not (exchange.extract.get("keys") or exchange.extract.get("labels"))
+    return replace(
+        exchange, up_bytes=tuple(sent), down_bytes=tuple(returned), exact=plain and exact(up) and exact(down)
+    )
+
+
+def _told_bytes(exchange: ExchangePlan, rows: int, known: Mapping[str, Architecture], learner: AgentPlan) -> int:
+    """Return the most that labels and keys of ``rows`` samples add to a packet."""
+    told = rows * 4 + COLUMN if exchange.extract["labels"] else 0
+    if exchange.extract["keys"] is not None:
+        ((name, said),) = exchange.extract["keys"].items()
+        width = known[str(learner.architecture)].features if name == "features" else said["width"]
+        told += rows * width * 4 + COLUMN
+    return told
 
 
 def _returned(
@@ -105,11 +120,13 @@ def work(recipe: Recipe, agent: AgentPlan, model: Architecture, companion: Archi
             trained = named["model"] + (named["companion"] if terms & {"mutual", "adaptive_mutual"} else 0)
             total += 2.0 * samples * (3 * said.epochs * trained + ("not_true" in terms) * named["model"])
         elif step.name == "extract" and said.knowledge == "logits":
-            total += 2.0 * public * named[said.of]
+            total += 2.0 * (public if said.source == "public" else agent.samples) * named[said.of]
         elif step.name == "extract" and getattr(said, "source", "") == "private":
             total += 2.0 * agent.samples * named[said.of]
         elif step.name == "absorb" and said.by == "distil":
             total += 6.0 * said.epochs * public * named["model"]
         elif step.name == "absorb" and said.by == "mutual":
             total += 6.0 * said.epochs * agent.samples * 2 * named["model"]
+        elif step.name == "absorb" and said.by == "bridge_samples":
+            total += 6.0 * said.epochs * agent.samples * named["model"] * (1 + bool(said.own_ce_weight))
     return total

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from .agent import Agent, Context
+from .bridge import BridgeSamples, bridge_samples
 from .choice import tagged
 from .knowledge import Knowledge, Models, Rows, aligned
 from .late import late
@@ -88,6 +89,7 @@ def _distance(said: Distil, given: torch.Tensor, target: torch.Tensor) -> torch.
 
 
 ABSORBS.register("mutual", MutualLearning)(mutual)
+ABSORBS.register("bridge_samples", BridgeSamples)(bridge_samples)
 
 from . import transfer  # noqa: E402, F401  # it enters its way to absorb
 

@@ -179,7 +179,13 @@ def _models_without(total: Models, own: Models) -> Models:
     return Models(tensors, samples)
 
 
-from . import adversarial, coefficients, generator_rules, trainable_prototypes  # noqa: E402, F401  # they enter their rules
+from . import (  # noqa: E402  # they enter their rules
+    adversarial,  # noqa: F401
+    coefficients,  # noqa: F401
+    cut,  # noqa: F401
+    generator_rules,  # noqa: F401
+    trainable_prototypes,  # noqa: F401
+)
 
 Aggregate: Any = tagged("Aggregate", AGGREGATES, "by")
 

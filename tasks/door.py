@@ -79,9 +79,11 @@ def _finite(agent: Agent, packet: Knowledge, context: Context) -> Knowledge:
         broken = len(packet.tensors) - len(sound)
         agent.memory.note(Event(context.place, "filtered", "finite", broken, "a model is not finite"))
         return models_of(packet, sound) if broken else packet
-    if _sound(packet.values):
-        return packet
     passes = packet.values.isfinite().all(1)
+    if packet.keys is not None:
+        passes &= packet.keys.isfinite().all(1)
+    if bool(passes.all()):
+        return packet
     places = [] if packet.owners is None else packet.owners[~passes].unique().tolist()
     whose = ", ".join(packet.contributors[place] for place in places)
     dropped = int((~passes).sum())

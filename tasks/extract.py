@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from .agent import Agent, Context
+from .bridge import told_of_bridge_samples
 from .choice import tagged
 from .keys import KEYS, KeyChoice
 from .knowledge import Knowledge, Models, Rows
 from .late import late
 from .observe import Observer
-from .parameters import Step, When, due
+from .parameters import Name, Step, When, due
 from .registry import Registry
 from .score import score
 
@@ -40,7 +42,10 @@ class ExtractParameters(OfModel):
 class ExtractLogits(OfModel):
     """Scores on samples that everybody holds, or on the agent's own, addressed by their ids."""
 
-    source: Literal["public", "private"] = Field("public", alias="from", description="the samples that are scored")
+    source: Literal["public", "private", "bridge"] = Field(
+        "public", alias="from", description="the samples that are scored; bridge: what codes of private ones stand for"
+    )
+    memory: Name | None = Field(None, description="the declared memory that holds the codes of bridge samples")
     scale: Literal["logits", "probabilities"] = Field("logits", description="before or after the softmax")
     labels: bool = Field(False, description="tell the label of each sample")
     keys: KeyChoice | None = Field(None, description="tell by what each sample is found")
@@ -71,14 +76,17 @@ def parameters(agent: Agent, said: ExtractParameters, context: Context) -> Model
 
 @EXTRACTS.register("logits", ExtractLogits)
 def logits(agent: Agent, said: ExtractLogits, context: Context) -> Rows:
-    """Scores on public samples, or on the agent's own, by sample id."""
-    world = context.world
+    """Scores on public samples, on the agent's own, or on bridge samples, by sample id."""
+    world, told = context.world, due(said.keys_when, context.round)
+    if said.source == "bridge":
+        assert said.memory is not None and said.of == "model"  # the check refuses others
+        rows = told_of_bridge_samples(agent, said.memory, said.keys, context)
+        return rows if told else replace(rows, classes=None, keys=None)
     ids = world.public if said.source == "public" else agent.train_ids.sort().values
     scores = score(agent.models[said.of], world.x_train, ids)
     if said.scale == "probabilities":
         scores = torch.softmax(scores, dim=1)
     weights = torch.full((len(scores),), float(max(agent.samples, 1)), dtype=torch.float64)
-    told = due(said.keys_when, context.round)
     classes = world.y_train[ids] if said.labels and told else None
     keys = None
     if said.keys is not None and told:

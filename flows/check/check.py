@@ -14,6 +14,7 @@ from ...specs.schema import Spec
 from ...tasks.data import DATASETS, DataError
 from ...tasks.patterns import PatternChoice
 from ..holdings import Holdings
+from .bridge import of_bridge
 from .exchange import of_architectures, of_exchanges, of_public
 from .notes import notes
 from .pattern import of_pattern
@@ -81,6 +82,7 @@ def _method(spec: Spec) -> Iterator[Finding]:
     yield from of_public(spec)
     yield from of_architectures(spec)
     yield from of_pattern(spec)
+    yield from of_bridge(spec)
 
 
 def _data(spec: Spec) -> Iterator[Finding]:

@@ -49,10 +49,28 @@ def _rule(exchange: Exchange, extract: int) -> Iterator[Finding]:
     elif rule.by == "sharpened_mean" and exchange.made.scale != "probabilities":
         message = "the rule sharpened_mean takes probabilities, and logits before the softmax are extracted"
         yield Finding(in_round(extract, "extract", "scale"), message, "write `scale: probabilities`", (by,))
+    elif rule.by == "train_on_features":
+        yield from _features(exchange, by, in_round(extract, "extract"))
     if rule.exclude_self and rule.by in ("sharpened_mean", "distilled"):
         message = f"an agent's own share can be taken out of a mean, not out of what {rule.by} makes"
         path = in_round(exchange.index, "aggregate", "exclude_self")
         yield Finding(path, message, "write `by: mean`, or leave exclude_self out", (by,))
+
+
+def _features(exchange: Exchange, by: Path, source: Path) -> Iterator[Finding]:
+    """Find what the rule train_on_features misses in what is extracted."""
+    made = exchange.made
+    if exchange.form != "logits" or exchange.is_probabilities:
+        told = "probabilities" if exchange.form == "logits" else exchange.form
+        message = f"the rule train_on_features takes logits, and {told} are extracted"
+        yield Finding(by, message, "extract logits, or aggregate by mean", (source,))
+    elif made.keys is None or not made.labels:
+        missing = "features" if made.keys is None else "labels"
+        message = f"the rule train_on_features learns from features and labels, and no {missing} are told"
+        yield Finding(source, message, "write `labels: true, keys: features`", (by,))
+    elif made.keys_when is not None:
+        message = "the rule train_on_features learns from features each round, and they are told in some rounds alone"
+        yield Finding((*source, "keys_when"), message, "leave it out", (by,))
 
 
 def _encodings(exchange: Exchange) -> Iterator[Finding]:
@@ -136,6 +154,8 @@ def _public_users(recipe: Recipe) -> Iterator[tuple[Path, str]]:
             said, path = step.parameters, ("recipe", part, index, step.name)
             if step.name == "extract" and getattr(said, "source", "") == "public":
                 yield (*path, "from"), "`extract` from public"
+            elif step.name == "extract" and getattr(getattr(said, "keys", None), "name", "") == "principal":
+                yield (*path, "keys"), "a code of principal components"
             elif getattr(said, "on", "") == "public":
                 yield (*path, "on"), f"`{step.name}` on public"
             elif step.name == "aggregate" and said.by == "distilled":

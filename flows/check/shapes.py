@@ -47,6 +47,7 @@ def of_shapes(spec: Spec, holdings: Holdings) -> Iterator[Finding]:
         companion, wrong = _fitted("companion", ("recipe", "companion"), spec.recipe.companion, holdings)
         yield from wrong
     yield from _widths(spec, learners, above, companion)
+    yield from _features(spec, learners)
     yield from _empty(spec, holdings)
 
 
@@ -75,6 +76,18 @@ def _widths(spec: Spec, learners: list[_Model], above: list[_Model], companion: 
         compared = [companion, *learners] if companion is not None else learners
     if any("aggregators" in roles(train.who) for train in using):
         compared += above
+    yield from _unequal(compared, "prototypes need")
+
+
+def _features(spec: Spec, learners: list[_Model]) -> Iterator[Finding]:
+    """Find models whose features cannot go into one network beyond the cut."""
+    for exchange in exchanges(spec.recipe):
+        keys = getattr(exchange.made, "keys", None)
+        if exchange.rule.by == "train_on_features" and keys is not None and keys.name == "features":
+            yield from _unequal(learners, "the rule train_on_features needs")
+
+
+def _unequal(compared: list[_Model], what: str) -> Iterator[Finding]:
     widths = [(model, model.made.features) for model in compared if model.made is not None]
     if len({width for _, width in widths}) < 2:
         return
@@ -82,7 +95,7 @@ def _widths(spec: Spec, learners: list[_Model], above: list[_Model], companion: 
     said = ", ".join(f"{model.name}: {width}" for model, width in widths)
     for model, width in widths:
         if width != wanted:
-            message = f"prototypes need features of equal width ({said})"
+            message = f"{what} features of equal width ({said})"
             yield Finding(model.path, message, _remedy(model, wanted, first))
 
 
