@@ -78,7 +78,7 @@ def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run fol
 
 @app.command("list")
 def list_names(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="recipes, datasets, models, operations, ... or specs")],
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="recipes, specs, operations, memories, filters, ...")],
 ) -> None:
     """Name what can be said, one a line with its sentence."""
     from .commands.list import list_command
