@@ -159,7 +159,7 @@ def _answers(
     """Return the ids [Q, k] and weighted values [Q, W] of what was found."""
     ids = torch.full_like(rows, -1)
     values = torch.zeros(rows.shape[0], layout.width)
-    step = max(1, DECODED // (rows.shape[1] * layout.width))
+    step = DECODED // max(1, rows.shape[1] * layout.width) or 1  # an empty store has no width yet
     for first in range(0, rows.shape[0], step):
         some = slice(first, first + step)
         there = rows[some] >= 0

@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from codistill.tasks.forget import Forget, forget
 from codistill.tasks.remember import Consolidate, Retrieve, Store, consolidate, retrieve, store
 from codistill.tasks.stores import Declaration
@@ -88,3 +89,13 @@ def test_consolidating_into_a_memory_goes_through_the_same_door(agent, context, 
     assert 70 <= len(kept) <= 130
     again, _ = remembering(agent, rows, context, 0.5, ids=range(200))
     assert kept == again
+
+
+def test_what_is_nearest_in_an_empty_memory_is_nothing(agent, context, rows):
+    agent.memory = type(agent.memory)({"cache": Declaration(kind="episodic", holds="logits", keys="float32")})
+    asking = replace(rows([1, 2], form="logits"), keys=torch.ones(2, 3))
+    agent.memory.hold("working", "received", asking, context.round)
+    step = Retrieve.model_validate({"memory": "cache", "knowledge": "logits", "for": "received", "by": "nearest"})
+    retrieve(agent, step, context)
+    assert agent.memory.recall("working", "logits") is None
+    assert agent.memory.store("cache").statistics.misses == 2
