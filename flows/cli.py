@@ -48,6 +48,35 @@ def run(
 
 
 @app.command()
+def ablate(
+    spec: SpecName,
+    memories: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--memory",
+            metavar="NAME[=LEFT]",
+            help="a memory, and what is left of it: empty, half, or a share such as 0.1; not said: each, both ways",
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    rounds: Annotated[Optional[int], typer.Option(min=1, help="as --set rounds=...")] = None,  # noqa: UP045
+    runs: Runs = Path("runs"),
+    workers: Annotated[Optional[int], typer.Option(min=1, help="worker processes; one a core if not said")] = None,  # noqa: UP045
+    without_prefect: Annotated[bool, typer.Option("--without-prefect", help="run by the same functions alone")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="print the folder of the comparison alone")] = False,
+) -> None:
+    """Tell what each memory is worth: the same run with it emptied or halved, side by side."""
+    from .commands.ablate import ablate_command
+
+    said = [*(overrides or []), *([f"rounds={rounds}"] if rounds else [])]
+    said += [f"engine.workers={workers}"] if workers else []
+    try:
+        ablate_command(spec, said, memories or [], runs, without_prefect, quiet)
+    except KeyboardInterrupt:
+        _end("interrupted; the same command goes on from the last finished round", 130)
+
+
+@app.command()
 def plan(spec: SpecName, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
     """Show what a spec compiles into, without training: agents, stages, task runs, predicted bytes, memory held."""
     from .commands.plan import plan_command
@@ -78,7 +107,7 @@ def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run fol
 
 @app.command("list")
 def list_names(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="recipes, datasets, models, operations, ... or specs")],
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="recipes, specs, operations, memories, filters, ...")],
 ) -> None:
     """Name what can be said, one a line with its sentence."""
     from .commands.list import list_command

@@ -124,10 +124,10 @@ class Worker:
             for step in stage.steps:
                 if _by_aggregator(step, stage, agent, top):
                     self._do(step, agent, number)
-            total = agent.memory.recall("working", "received") or total
+            total = agent.memory.recall("working", "received")  # nothing where it was called to mind in vain
             if stage.kind == "merge" and not top:
                 rows.ledger += self._post.send_up(agent, place, number, stage.receives, context, stage.own)
-            else:
+            elif total is not None:
                 rows.ledger += self._post.deliver(agent, place, number, stage.receives, total)
         if stage.last:
             self._finish(number, place, agent, rows, save=True)

@@ -17,6 +17,15 @@ else:
 
 Kind = Literal["sensory", "working", "semantic", "episodic", "procedural", "emotional"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+MEANINGS: dict[Kind, str] = {
+    "sensory": "The raw data: an agent's own samples, which never leave it.",
+    "working": "What is at hand in this round: what was made, received or called to mind. Emptied at its end.",
+    "semantic": "Explicit facts: class prototypes, logits of classes.",
+    "episodic": "Explicit events: logits of single samples, past models.",
+    "procedural": "Implicit skill: the parameters of models and generators.",
+    "emotional": "Implicit valence: how much each contributor counts.",
+}
+"""The kinds of memory, after Atkinson and Shiffrin, and what each holds."""
 
 
 @dataclass(frozen=True)

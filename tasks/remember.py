@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
+import numpy as np
 from pydantic import Field
 
 from .agent import Agent, Context
@@ -14,11 +15,14 @@ from .late import late
 from .memory import Event, Kind
 from .parameters import Name, Step
 from .retrievals import RETRIEVALS, RetrievalChoice
-from .streams import numpy_stream
+from .streams import numpy_stream, uniform_of_ids
 
 if TYPE_CHECKING:
+    import torch
+
     from . import stores
 else:
+    torch = late("torch")
     stores = late("codistill.tasks.stores")
 
 PIECES: tuple[Kind, ...] = ("semantic", "episodic", "procedural", "emotional")
@@ -108,7 +112,7 @@ def retrieve(agent: Agent, parameters: Retrieve, context: Context) -> None:
 def consolidate(agent: Agent, parameters: Consolidate, context: Context) -> None:
     """Episodes become facts: the mean of each class, kept by contributor so that one can be taken out exactly."""
     sums = agent.memory.store(parameters.memory).class_means(by_contributor=True)
-    there = sums.weights > 0
+    there = (sums.weights > 0) & _kept(agent, parameters.into, sums.classes, context)
     facts = stores.entries(
         sums.classes[there],
         (sums.values[there] / sums.weights[there, None]),
@@ -144,9 +148,19 @@ def _put(agent: Agent, name: str, given: Rows, context: Context) -> None:
     held = agent.memory.store(name)
     known = marked(given, agent.above or agent.name)
     assert isinstance(known, Rows)
+    if held.declaration.keep < 1:
+        known = known.part(torch.from_numpy(_kept(agent, name, known.ids.numpy(), context)))
     whole = completed(known, held)
-    agent.memory.note(Event(context.place, "refused", name, given.items - whole.items))
+    agent.memory.note(Event(context.place, "refused", name, known.items - whole.items))
     _put_entries(agent, name, entries_of(whole, agent.name, context.round), context)
+
+
+def _kept(agent: Agent, name: str, ids: np.ndarray, context: Context) -> np.ndarray:
+    """Return which of ``ids`` int64 [N] the memory's ``keep`` lets stay, bool [N]; the others are counted."""
+    share = agent.memory.declared[name].keep
+    kept: np.ndarray = uniform_of_ids(context.seed, ids, "agent", agent.name, "keep", name) < share
+    agent.memory.note(Event(context.place, "filtered", f"keep of {name}", int((~kept).sum())))
+    return kept
 
 
 def _put_entries(agent: Agent, name: str, given: stores.Entries, context: Context) -> None:

@@ -114,7 +114,7 @@ def nearest(agent: Agent, store: Store, said: Nearest, hand: Rows | None, form: 
     answers = replace(
         asking, form=form, values=found.values, weights=answered.double(), classes=None, keys=None, addressed=True
     )
-    return answers.part(answered > 0)
+    return answers.part(answered > 0) if answered.any() else None
 
 
 def _own(agent: Agent, said: Nearest, context: Context) -> Rows:

@@ -13,13 +13,19 @@ from ...tasks.aggregate import AGGREGATES
 from ...tasks.data import DATASETS, PARTITIONERS
 from ...tasks.encoding import ENCODINGS
 from ...tasks.extract import EXTRACTS
+from ...tasks.filters import FILTERS
+from ...tasks.keys import KEYS
 from ...tasks.measure import METRICS
+from ...tasks.memory import MEANINGS
 from ...tasks.models import MODELS
 from ...tasks.operations import OPERATIONS
 from ...tasks.optimizers import OPTIMIZERS
 from ...tasks.patterns import GRAPHS, PATTERNS
 from ...tasks.registry import Registry
+from ...tasks.retrievals import RETRIEVALS
+from ...tasks.stores import EVICTIONS
 from ...tasks.terms import TERMS
+from ...tasks.valence import VALENCES
 
 Lines = Iterable[tuple[str, str]]
 
@@ -62,6 +68,12 @@ KINDS: dict[str, Callable[[], Lines]] = {
     "absorbs": _of(ABSORBS),
     "terms": _of(TERMS),
     "encodings": _of(ENCODINGS),
+    "memories": MEANINGS.items,
+    "retrievals": _of(RETRIEVALS),
+    "evictions": _of(EVICTIONS),
+    "keys": _of(KEYS),
+    "filters": _of(FILTERS),
+    "valences": _of(VALENCES),
     "optimizers": _of(OPTIMIZERS),
     "metrics": _of(METRICS),
 }

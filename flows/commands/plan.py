@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ...specs.document import Loaded
 from ...specs.load import load_specs
-from ...specs.schema import Spec
+from ...specs.schema import Recipe, Spec
 from ...tasks.patterns import PATTERNS
 from ..check.check import carries, notes
 from ..check.holdings import checked_holdings
@@ -18,8 +18,9 @@ from ..compile import agent_names, compile_spec
 from ..holdings import Holdings
 from ..launch import workers_of
 from ..plan import AgentPlan, Plan
+from ..report.memories import capacity_text, choice_text
 from ..report.show import PartitionView
-from ..report.text import bytes_text, plural, seconds_text
+from ..report.text import bytes_text, plural, seconds_text, value_text
 
 
 def plan_command(name: str, overrides: list[str], runs: Path) -> None:
@@ -41,6 +42,8 @@ def show_plan(console: Console, loaded: Loaded[Spec], holdings: Holdings) -> Non
     console.print(_agents(plan))
     console.print(_stages(plan, workers_of(spec)))
     console.print(_links(plan))
+    if spec.recipe.memories:
+        console.print(_memories(spec.recipe))
     console.print(PartitionView(holdings.table(agent_names(spec)), order=agent_names(spec)))
     if plan.schedule[-1].ends:
         console.print(f"simulated clock: {seconds_text(plan.schedule[-1].ends)} for {plural(plan.rounds, 'round')}")
@@ -104,6 +107,27 @@ def _links(plan: Plan) -> Table:
     if not plan.exchanges:
         table.add_row("nothing", "", "", "0 B", "")
     return table
+
+
+def _memories(recipe: Recipe) -> Table:
+    table = _table("memories", "kind", "holds", "capacity", "eviction", "encoding", "filled by")
+    for name, declared in recipe.memories.items():
+        said = declared.model_dump(mode="json", by_alias=True)
+        held = choice_text(said, "encoding") + ("" if said["keys"] == "none" else f", {said['keys']} keys")
+        leaves = choice_text(said, "eviction") if said["capacity"] else ""
+        bound = capacity_text(said) + ("" if declared.keep == 1 else f", keeps {value_text(declared.keep)}")
+        table.add_row(name, declared.kind, declared.holds, bound, leaves, held, _filled_by(recipe, name))
+    return table
+
+
+def _filled_by(recipe: Recipe, name: str) -> str:
+    """Say whose steps put something into a memory."""
+    found = []
+    for step in recipe.round:
+        into = {"store": "memory", "consolidate": "into"}.get(step.name)
+        if into is not None and getattr(step.parameters, into) == name:
+            found.append(f"{step.name}, {step.parameters.who}")
+    return "; ".join(dict.fromkeys(found)) or "nothing"
 
 
 def _between_tiers(plan: Plan, up: tuple[int, ...], down: tuple[int, ...]) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,8 +27,23 @@ def run_command(
     name: str, overrides: list[str], runs: Path, into: Path | None, without_prefect: bool, quiet: bool
 ) -> None:
     """Run the spec called ``name`` in all its variants; ``SpecError`` before anything runs where it is wrong."""
+    for one in conduct(load_specs(name, overrides), runs, into, without_prefect, quiet):
+        _tell(one, quiet)
+
+
+def conduct(
+    variants: list[Loaded[Spec]],
+    runs: Path,
+    into: Path | None,
+    without_prefect: bool,
+    quiet: bool,
+    titles: Sequence[str] = (),
+) -> Iterator[Ready]:
+    """Run ``variants`` one after another and yield each when it is done; ``titles`` are told before each begins.
+
+    Raises ``SpecError`` before anything runs where any of them is wrong.
+    """
     server.apply_settings()
-    variants = load_specs(name, overrides)
     if into is not None and len(variants) > 1:
         _refuse(f"--into names one folder, and the sweep has {len(variants)} runs")
     refuse_wrong(variants)
@@ -40,13 +56,15 @@ def run_command(
 
             if embedded is not None:
                 embedded.wait()
-        for one in ready:
+        for one, title in zip_longest(ready, titles):
             with locked(one.folder.path), contextlib.closing(choose(quiet=quiet)) as progress:
+                if title is not None:
+                    progress.note(title)
                 if without_prefect:
                     plainly(one, pool, progress)
                 else:
                     _with_prefect(one, runs, pool, progress, embedded is not None)
-            _tell(one, quiet)
+            yield one
 
 
 def _launched(spec: Spec, runs: Path, into: Path | None) -> Ready:

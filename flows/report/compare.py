@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 # The figures that are compared: the field of a headline, and what people call it.
 FIGURES = {
     "accuracy": "accuracy",
+    "accuracy_mean": "mean of agents",
     "accuracy_worst": "worst agent",
     "gain_mean": "gain over local",
     "gain_worst": "worst gain",
     "bytes": "bytes on the wire",
     "bytes_held": "bytes held",
+    "hit_rate": "hit rate",
     "simulated_seconds": "simulated time",
 }
-MEASURED = ("accuracy", "accuracy_worst", "gain_mean", "gain_worst")
-SHOWN = ("accuracy", "accuracy_worst", "gain_mean", "bytes", "bytes_held", "simulated_seconds")
+MEASURED = ("accuracy", "accuracy_mean", "accuracy_worst", "gain_mean", "gain_worst")
+SHOWN = ("accuracy", "accuracy_worst", "gain_mean", "bytes", "bytes_held", "hit_rate", "simulated_seconds")
 MOST_COLUMNS = 6
 ROOMY_CONSOLE = 110
 
@@ -51,12 +53,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups of runs; differences are against the first."""
+    """Groups of runs; differences are against the first, which tables call ``against``."""
 
     groups: list[Group]
     keys: list[str]
     metric: str
     notes: list[str]
+    heading: str = "Comparison"
+    against: str = "the first"
 
     def title(self, figure: str) -> str:
         """Give what people call a figure."""
@@ -146,7 +150,9 @@ def estimate_text(found: Estimate | None, figure: str, metric: str = "accuracy",
     if found is None:
         return "–"
     mean, half = found.mean, found.half_width
-    if figure in MEASURED:
+    if figure == "hit_rate":
+        metric = "accuracy"  # it is a share, whatever was measured
+    if figure in MEASURED or figure == "hit_rate":
         signed = difference or figure.startswith("gain")
         if half is None:
             return difference_text(mean, metric, unit=False) if signed else value_text(mean, metric)
@@ -195,7 +201,7 @@ def text_columns(comparison: Comparison, most_columns: int = MOST_COLUMNS) -> tu
             pair = group.differences.get("accuracy")
             text = estimate_text(pair, "accuracy", metric, difference=True)
             cells.append(f"{text} ({plural(pair.count, 'pair')})" if pair else text)
-        columns.insert(1, [f"{metric} against the first, paired", *cells])
+        columns.insert(1, [f"{metric} against {comparison.against}, paired", *cells])
     return named, columns
 
 

@@ -150,14 +150,15 @@ def comparison_markup(comparison: Comparison) -> str:
     runs = sum(len(group.seeds) for group in comparison.groups)
     notes = "".join(f'<p class="note">{escape(note)}</p>\n' for note in footnotes(comparison))
     folders = "".join(f"<li><code>{escape(f)}</code></li>\n" for group in comparison.groups for f in group.folders)
+    counted = f"{plural(len(comparison.groups), 'group')} of {plural(runs, 'run')}"
     body = (
-        f'<h1>Comparison</h1>\n<p class="lead">{plural(len(comparison.groups), "group")} of {plural(runs, "run")};'
-        " runs of a group differ in their seed only.</p>\n"
+        f"<h1>{escape(comparison.heading)}</h1>\n"
+        f'<p class="lead">{counted}; runs of a group differ in their seed only.</p>\n'
         f'<div class="grid">\n{"".join(map(figure_markup, _pictures(comparison)))}'
         f'<section id="table" class="wide"><h2>Figures</h2>\n{table_markup(heads, cells, "Comparison")}{notes}'
         f"<details><summary>The runs</summary><ul>\n{folders}</ul></details></section>\n</div>\n"
     )
-    return document("codistill: comparison", body)
+    return document(f"codistill: {comparison.heading.lower()}", body)
 
 
 def write_comparison(comparison: Comparison, path: str | Path) -> Path:

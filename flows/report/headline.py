@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from .memories import hit_rate
 from .results import Results
 
 
@@ -33,6 +34,7 @@ class Headline:
     bytes: int | None
     packets: int | None
     bytes_held: int | None
+    hit_rate: float | None
     simulated_seconds: float | None
     seconds: float | None
 
@@ -101,6 +103,7 @@ def headline(results: Results) -> Headline:
         bytes=sum(results.bytes_by_round().values()) if ledger else _whole(summary.get("bytes", 0)),
         packets=results.ledger.num_rows if ledger else _whole(summary.get("packets", 0)),
         bytes_held=held_bytes,
+        hit_rate=hit_rate(results),
         simulated_seconds=max(ends.values()) if ends else _number(summary.get("simulated_seconds")),
         seconds=_number(run.get("seconds")),
     )

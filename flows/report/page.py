@@ -42,6 +42,8 @@ body{margin:0;background:var(--page);color:var(--ink);font:15px/1.5 var(--font)}
 main{max-width:1120px;margin:0 auto;padding:36px 20px 60px}
 h1{font-size:28px;line-height:1.2;margin:0 0 6px;letter-spacing:-.01em;overflow-wrap:anywhere}
 h2{font-size:16px;line-height:1.3;margin:0 0 10px;font-weight:650}
+h3{font-size:14px;line-height:1.3;margin:16px 0 6px;font-weight:600}
+.said{margin:0;padding-left:20px;font-size:13.5px;overflow-wrap:anywhere}
 p{margin:0 0 10px}.lead{color:var(--muted);overflow-wrap:anywhere;margin-bottom:22px}
 .state{display:inline-block;border:1px solid var(--grid);border-radius:99px;padding:1px 10px;font-size:13px;
 color:var(--muted);background:var(--surface);vertical-align:middle;margin-left:8px;font-weight:500;letter-spacing:0}

@@ -203,10 +203,10 @@ def gain_by_agent(results: Results) -> Picture | None:
     return Picture("gain", title, alt, caption, draw, HALF, height)
 
 
-def _stack(
-    figure: Figure, palette: Palette, layers: Mapping[str, Mapping[int, int]], colours: Mapping[str, int], unit: str
+def stacked(
+    axes: Axes, palette: Palette, layers: Mapping[str, Mapping[int, int]], colours: Mapping[str, int], unit: str
 ) -> None:
-    axes = figure.add_subplot()
+    """Draw layer -> round -> bytes, one upon the other, over rounds; ``colours`` names each layer's series."""
     rounds = sorted({number for by_round in layers.values() for number in by_round})
     floor = [0.0] * len(rounds)
     for name, by_round in layers.items():
@@ -224,6 +224,13 @@ def _stack(
     rounds_axis(axes)
     bytes_axis(axes, "y")
     axes.set_ylabel(unit)
+
+
+def _stack(
+    figure: Figure, palette: Palette, layers: Mapping[str, Mapping[int, int]], colours: Mapping[str, int], unit: str
+) -> None:
+    axes = figure.add_subplot()
+    stacked(axes, palette, layers, colours, unit)
     legend(figure, *axes.get_legend_handles_labels())
 
 

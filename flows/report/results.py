@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as compute
 
 from ...specs.tree import parse, plain
+from .memories import carried
 from .reading import COLUMNS, NotARunError, read_json, read_table
 from .text import natural_key
 
@@ -248,20 +250,25 @@ class Results:
         sizes = _sums(self.ledger, ["from", "to"])
         return [Link(one, other, size, packets[one, other]) for (one, other), size in sizes.items()]
 
+    @cached_property
+    def held(self) -> pa.Table:
+        """The memory table, in which those who rest in a round hold what they held."""
+        return carried(self.memory)
+
     def bytes_held_by_kind(self) -> dict[str, dict[int, int]]:
         """Give kind of memory -> round -> bytes, summed over agents."""
-        nested = _nested(_sums(self.memory, ["kind", "round"]))
+        nested = _nested(_sums(self.held, ["kind", "round"]))
         order = {kind: index for index, kind in enumerate(KINDS)}
         return {kind: nested[kind] for kind in sorted(nested, key=lambda kind: (order.get(kind, len(KINDS)), kind))}
 
     def bytes_held_by_role(self) -> dict[str, dict[int, int]]:
         """Give role -> round -> bytes, summed over its agents."""
-        return _nested(_sums(self.memory, ["role", "round"]))
+        return _nested(_sums(self.held, ["role", "round"]))
 
     def bytes_held_by_agent(self) -> dict[str, int]:
-        """Give the bytes each agent held when the memory was last measured."""
-        nested = _nested(_sums(self.memory, ["agent", "round"]))
-        last = max((number for rounds in nested.values() for number in rounds), default=0)
+        """Give the bytes each agent held at the end of the last round."""
+        nested = _nested(_sums(self.held, ["agent", "round"]))
+        last = max(map(max, nested.values()), default=0)
         return {agent: rounds.get(last, 0) for agent, rounds in nested.items()}
 
     def partition_counts(self, split: str = "train") -> PartitionCounts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .memories import event_counts, store_figures
 from .results import Results
 
 
@@ -17,6 +18,7 @@ def summary(folder: Path) -> dict[str, Any]:
     control = results.control_accuracy() if measured else {}
     gains = results.gain_by_agent() if measured else {}
     held = results.bytes_held_by_kind()
+    final = max((number for rounds in held.values() for number in rounds), default=0)
     ends = results.simulated_ends()
     return {
         "name": plan["name"],
@@ -36,6 +38,11 @@ def summary(folder: Path) -> dict[str, Any]:
         "bytes": sum(results.bytes_by_round().values()),
         "raw_bytes": sum(results.ledger.column("raw_bytes").to_pylist()),
         "packets": results.ledger.num_rows,
-        "bytes_held": {kind: rounds[max(rounds)] for kind, rounds in held.items()},
+        "bytes_held": {kind: rounds[final] for kind, rounds in held.items() if final in rounds},
+        "stores": {
+            said.store: {key: getattr(said, key) for key in ("items", "bytes", "hit_rate", "mean_age")}
+            for said in store_figures(results, by_role=False)
+        },
+        "events": event_counts(results),
         "simulated_seconds": ends.get(plan["rounds"], 0.0),
     }

@@ -6,11 +6,13 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from .drawing import figure_markup
+from .drawing import Picture, figure_markup
 from .headline import Headline, headline
+from .memory_section import events_markup, stores_markup
 from .page import Cell, document, escape, escape_block, table_markup, tiles_markup, write_atomically
 from .pictures import accuracy_by_bytes, accuracy_by_round, accuracy_by_time, bytes_by_form, bytes_held, gain_by_agent
 from .pictures_between import who_holds, who_spoke
+from .pictures_memory import held_by_tier, served
 from .results import Results
 from .text import bytes_text, count_text, difference_text, is_share, plural, seconds_text, value_text
 
@@ -100,7 +102,7 @@ def _agent_table(results: Results) -> str:
         row.append(Cell(bytes_text(sent.get(name, 0)), sent.get(name, 0)))
         row.append(Cell(bytes_text(held.get(name)), held.get(name)))
         rows.append(row)
-    note = "Bytes held are those at the last measured round."
+    note = "Bytes held are those at the end of the last round."
     if control:
         note = f"“alone” is the local control; the gain is {metric} less the control's. " + note
     table = table_markup(heads, rows, "Agents")
@@ -135,6 +137,17 @@ def _nothing(name: str, kind: str, title: str, text: str) -> str:
     return f'<section id="{name}" class="{kind}">{words}</section>\n'
 
 
+Shown = tuple[Picture | None, str, str, str]
+"""A picture; where there is none, the name and the title of a section that says why, unless the name is empty."""
+
+
+def _shown(said: Shown) -> str:
+    picture, name, title, otherwise = said
+    if picture is not None:
+        return figure_markup(picture)
+    return _nothing(name, "wide" if name in ("links", "partition") else "half", title, otherwise) if name else ""
+
+
 def report_markup(results: Results) -> str:
     """Give the report of a run as one HTML page."""
     figures = headline(results)
@@ -143,7 +156,7 @@ def report_markup(results: Results) -> str:
     unmeasured = "Nothing was measured yet."
     talked = results.ledger.num_rows > 0
     first = accuracy_by_round(results, wide=(time is not None) == talked)
-    pictures = [
+    pictures: list[Shown] = [
         (first, "by-round", "Accuracy by round", unmeasured),
         (accuracy_by_bytes(results), "by-bytes" if talked else "", "Accuracy for the bytes spent", unmeasured),
         (time, "", "", ""),
@@ -151,21 +164,24 @@ def report_markup(results: Results) -> str:
         (who_spoke(results), "", "", ""),
         (bytes_by_form(results), "", "", ""),
         (bytes_held(results), "held", "Bytes held by kind of memory", "No memory was measured."),
+        (held_by_tier(results), "", "", ""),
+        (served(results), "", "", ""),
         (None, "" if talked else "links", "Who spoke to whom", silent),
-        (who_holds(results), "partition", "Who holds what", "The run's partition is not recorded."),
     ]
-    parts = []
-    for picture, name, title, otherwise in pictures:
-        if picture is not None:
-            parts.append(figure_markup(picture))
-        elif name:
-            kind = "wide" if name in ("links", "partition") else "half"
-            parts.append(_nothing(name, kind, title, otherwise))
+    who: Shown = (who_holds(results), "partition", "Who holds what", "The run's partition is not recorded.")
+    parts = [
+        *map(_shown, pictures),
+        stores_markup(results),
+        events_markup(results),
+        _shown(who),
+        _agent_table(results),
+        _reproduce(results),
+    ]
     body = (
         f'<h1>{escape(figures.name)} <span class="state">{escape(results.status)}</span></h1>\n'
         f'<p class="lead">{escape(_sentence(results, figures))}</p>\n'
         + tiles_markup(_tiles(results, figures))
-        + f'<div class="grid">\n{"".join(parts)}{_agent_table(results)}{_reproduce(results)}</div>\n'
+        + f'<div class="grid">\n{"".join(parts)}</div>\n'
     )
     return document(f"{figures.name}: codistill run", body)
 

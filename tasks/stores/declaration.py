@@ -83,3 +83,8 @@ class Declaration(Parameters):
     replace: bool = Field(
         True, description="a newer entry of the same id and contributor takes the older's place; false keeps a log"
     )
+    keep: Annotated[float, Field(ge=0, le=1)] = Field(
+        1.0,
+        description="share of the ids that come in, drawn once for each agent and id; what is kept at 0.25 is kept at "
+        "0.5 too, and 0 empties the memory (an ablation)",
+    )
