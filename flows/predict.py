@@ -82,7 +82,8 @@ def work(recipe: Recipe, agent: AgentPlan, model: Architecture, companion: Archi
         if step.name == "train":
             samples = agent.samples if said.on == "private" else public
             terms = {term.name for term in said.losses}
-            trained = named["model"] + (named["companion"] if terms & {"mutual", "adaptive_mutual"} else 0)
+            both = any(getattr(term.parameters, "needs_companion", False) for term in said.losses)
+            trained = named["model"] + (named["companion"] if both else 0)
             total += 2.0 * samples * (3 * said.epochs * trained + ("not_true" in terms) * named["model"])
         elif step.name == "extract" and said.knowledge == "logits":
             total += 2.0 * public * named[said.of]

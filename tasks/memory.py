@@ -18,6 +18,14 @@ else:
 Kind = Literal["sensory", "working", "semantic", "episodic", "procedural", "emotional"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
+KEPT_AS: Mapping[str, Kind] = {
+    "tensor": "procedural",
+    "sample": "episodic",
+    "class": "semantic",
+    "agent": "emotional",
+}
+"""The kind of memory that a form of knowledge belongs to, by what the form is keyed by."""
+
 
 @dataclass(frozen=True)
 class Item:

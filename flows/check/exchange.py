@@ -23,6 +23,7 @@ def of_exchanges(recipe: Recipe) -> Iterator[Finding]:
     for exchange in known:
         if exchange.extract is not None:
             yield from _rule(exchange, exchange.extract)
+            yield from _door(exchange, exchange.extract)
             yield from _encodings(exchange)
         following = next((e.index for e in known if e.index > exchange.index), len(recipe.round))
         after = recipe.round[exchange.index : following]
@@ -47,10 +48,31 @@ def _rule(exchange: Exchange, extract: int) -> Iterator[Finding]:
     elif rule.by == "sharpened_mean" and exchange.made.scale != "probabilities":
         message = "the rule sharpened_mean takes probabilities, and logits before the softmax are extracted"
         yield Finding(in_round(extract, "extract", "scale"), message, "write `scale: probabilities`", (by,))
-    if rule.exclude_self and rule.by in ("sharpened_mean", "distilled"):
+    elif rule.by == "collect" and form == "parameters":
+        yield Finding(by, "the rule collect takes rows, and parameters are extracted", "aggregate by mean", source)
+    if rule.by != "collect" and getattr(exchange.made, "source", "") == "private" and form == "logits":
+        message = f"no two agents score the same private sample, so {rule.by} merges nothing"
+        hint = "aggregate `by: collect`, for a memory at the top, or extract `from: public`"
+        yield Finding(by, message, hint, (in_round(extract, "extract", "from"),))
+    if rule.exclude_self and rule.by in ("sharpened_mean", "distilled", "collect"):
         message = f"an agent's own share can be taken out of a mean, not out of what {rule.by} makes"
         path = in_round(exchange.index, "aggregate", "exclude_self")
         yield Finding(path, message, "write `by: mean`, or leave exclude_self out", (by,))
+
+
+def _door(exchange: Exchange, extract: int) -> Iterator[Finding]:
+    """Find filters and valences of what has no rows, or of what a share is to be taken out of again."""
+    rule, said = exchange.rule, {"filters": exchange.rule.filters, "valence": exchange.rule.valence}
+    for key, value in (said | {"select": rule.select}).items():
+        if value and exchange.form == "parameters":
+            message = f"{key} looks at rows, and parameters are extracted"
+            path = in_round(exchange.index, "aggregate", key)
+            yield Finding(path, message, "remove it", (in_round(extract, "extract", "knowledge"),))
+    first = next((key for key, value in said.items() if value), None)
+    if rule.exclude_self and first is not None:
+        message = f"an agent's own share cannot be taken out again of what {first} let through or weighted"
+        paths = [in_round(exchange.index, "aggregate", key) for key in ("exclude_self", first)]
+        yield Finding(paths[0], message, f"leave exclude_self or {first} out", (paths[1],))
 
 
 def _encodings(exchange: Exchange) -> Iterator[Finding]:
@@ -87,6 +109,10 @@ def _absorb(index: int, said: Any, exchange: Exchange, extract: int) -> Iterator
     elif said.by == "distil" and form != "logits":
         hint = "absorb by replace" if form == "parameters" else f"`store` them, and train with the term `{form}`"
         yield Finding(by, f"distil takes logits, and {form} were received", hint)
+    elif said.by == "distil" and exchange.made.source == "private":
+        message = "distil learns on public samples, and logits of private ones were received"
+        hint = "`store` them, and train with the term `sample_logits`; or extract `from: public`"
+        yield Finding(by, message, hint, (in_round(extract, "extract", "from"),))
     elif said.by == "distil":
         path, source = in_round(index, "absorb", "loss"), in_round(extract, "extract", "scale")
         if said.loss == "soft_cross_entropy" and not exchange.is_probabilities:
@@ -105,10 +131,19 @@ def of_public(spec: Spec) -> Iterator[Finding]:
         names = list(dict.fromkeys(name for _, name in users))
         message = f"{_listed(names)} need{'s' if len(names) == 1 else ''} public samples, and the spec sets none aside"
         yield Finding(first, message, "add `public: {share: 0.2}` to `data`", (*rest, ("data", "public")))
-    trains = [path for path, name in users if name == "`train` on public"]
-    if trains and spec.data.public is not None and not spec.data.public.labelled:
-        message = "`train` on public needs the labels of the public samples"
-        yield Finding(("data", "public", "labelled"), message, "write `labelled: true`", tuple(trains))
+    if spec.data.public is None or spec.data.public.labelled:
+        return
+    telling = [
+        (("recipe", "round", index, "extract", "labels"), "`extract` with labels")
+        for index, step in enumerate(spec.recipe.round)
+        if step.name == "extract" and step.parameters.knowledge == "logits"
+        if step.parameters.labels and step.parameters.source == "public"
+    ]
+    for wanted in ([user for user in users if user[1] == "`train` on public"], telling):
+        if wanted:
+            message = f"{wanted[0][1]} needs the labels of the public samples"
+            also = tuple(path for path, _ in wanted)
+            yield Finding(("data", "public", "labelled"), message, "write `labelled: true`", also)
 
 
 def _public_users(recipe: Recipe) -> Iterator[tuple[Path, str]]:
