@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
+from typing import Any
 
 import numpy as np
 
 from ..specs.schema import Recipe
 from ..tasks.architecture import Architecture
+from ..tasks.keys import KeyChoice
+from ..tasks.knowledge import FORMS
 from ..tasks.models import architecture
+from ..tasks.parameters import When, due
 from ..tasks.patterns import Topology
 from ..tasks.share import EncodingChoice
-from ..tasks.sizes import exact, model_bytes, rows_bytes
+from ..tasks.sizes import exact, model_bytes, rows_bytes, told_bytes
 from .holdings import Holdings
 from .plan import AgentPlan, ExchangePlan
 from .rounds import Traffic
@@ -20,35 +25,72 @@ from .rounds import Traffic
 
 def exchange_bytes(
     exchange: ExchangePlan,
+    answer: Any,
     learners: Sequence[AgentPlan],
     known: Mapping[str, Architecture],
     recipe: Recipe,
     holdings: Holdings,
     topology: Topology,
 ) -> ExchangePlan:
-    """Return ``exchange`` with the bytes that each learner sends up and gets back, were everybody to take part."""
+    """Return ``exchange`` with the bytes that each learner sends up and gets back, were everybody to take part.
+
+    ``answer``: the ``retrieve`` of the top whose result is sent back in the place of what was merged, or None.
+    """
     up, down = (EncodingChoice.model_validate(said) for said in (exchange.up, exchange.down))
     counts = [np.unique(holdings.y_train[ids]).size for ids in holdings.partition.train]
     everything = np.unique(np.concatenate([holdings.y_train[ids] for ids in holdings.partition.train])).size
-    classes = len(holdings.labels)
-    sent, returned = [], []
+    classes, foretold = len(holdings.labels), exact(up) and exact(down)
+    sent, returned, told = [], [], []
     weighted = exchange.rule["weight"] == "samples"
+    private = exchange.extract.get("from") == "private" and exchange.form == "logits"
+    filtered = bool(exchange.extract.get("filters") or exchange.rule["filters"] or exchange.rule["select"])
     for learner, held in zip(learners, counts, strict=True):
         if exchange.form == "parameters":
             model = _sent_model(exchange, learner, recipe, holdings, known)
             sent.append(model_bytes(up, model))
             returned.append(model_bytes(down, model))
-        elif exchange.form == "logits":
-            sent.append(rows_bytes(up, len(holdings.public), classes, weighted))
-            returned.append(rows_bytes(down, len(holdings.public), classes, True))
+            continue
+        assert learner.architecture is not None
+        features = known[learner.architecture].features
+        if exchange.form == "logits":
+            rows = learner.samples if private else len(holdings.public)
+            merged = sum(one.samples for one in learners) if private else rows
         else:
-            assert learner.architecture is not None
-            width = classes if exchange.form == "class_logits" else known[learner.architecture].features
-            sent.append(rows_bytes(up, int(held), width, weighted))
-            returned.append(rows_bytes(down, int(everything), width, True))
+            rows, merged = int(held), int(everything)
+        sent.append(rows_bytes(up, rows, features if exchange.form == "prototypes" else classes, weighted))
+        told.append(
+            told_bytes(up, rows, exchange.extract.get("labels", False), _key_width(exchange, features, holdings))
+        )
+        form = exchange.form if answer is None else answer.knowledge
+        if answer is not None:
+            own, by_class = answer.by.name == "nearest", FORMS[form].keyed_by == "class"
+            merged = rows if own else int(everything) if by_class else merged
+        returned.append(rows_bytes(down, merged, features if form == "prototypes" else classes, True))
     if not topology.aggregators:
         returned = [0] * len(learners)
-    return replace(exchange, up_bytes=tuple(sent), down_bytes=tuple(returned), exact=exact(up) and exact(down))
+    foretold &= not filtered and (answer is None or answer.by.name == "nearest")
+    more = tuple(told) if any(told) else ()
+    return replace(exchange, up_bytes=tuple(sent), down_bytes=tuple(returned), told_bytes=more, exact=foretold)
+
+
+def answers(recipe: Recipe) -> list[Any]:
+    """Return, for each exchange of a round, what the top retrieves last to send it back, or None."""
+    found: list[Any] = []
+    for step in recipe.round:
+        if step.name == "aggregate":
+            found.append(None)
+        elif step.name == "retrieve" and step.parameters.who == "top" and found:
+            found[-1] = step.parameters
+    return found
+
+
+def _key_width(exchange: ExchangePlan, features: int, holdings: Holdings) -> int:
+    said = exchange.extract.get("keys")
+    if said is None:
+        return 0
+    values = int(np.prod(holdings.input_shape))
+    width: int = KeyChoice.model_validate(said).parameters.numbers(features, values, len(holdings.public))
+    return width
 
 
 def _sent_model(
@@ -66,11 +108,30 @@ def _sent_model(
     return known[learner.architecture]
 
 
-def traffic(learners: int, exchanges: Sequence[ExchangePlan]) -> list[Traffic]:
-    """Return the predicted bytes of a round for each learner."""
-    return [
-        Traffic(sum(e.up_bytes[i] for e in exchanges), sum(e.down_bytes[i] for e in exchanges)) for i in range(learners)
-    ]
+def traffic(learners: int, exchanges: Sequence[ExchangePlan]) -> Callable[[int], Sequence[Traffic]]:
+    """Return a function from a round to the predicted bytes that each learner sends and gets in it."""
+    held = [_when(exchange.rule) for exchange in exchanges]
+    told = [_when(exchange.extract, "keys_when") for exchange in exchanges]
+
+    @cache
+    def of(these: tuple[bool, ...], telling: tuple[bool, ...]) -> tuple[Traffic, ...]:
+        up, down = [0] * learners, [0] * learners
+        for exchange, here, more in zip(exchanges, these, telling, strict=True):
+            if not here:
+                continue
+            for i in range(learners):
+                up[i] += exchange.up_bytes[i] + (exchange.told_bytes[i] if more and exchange.told_bytes else 0)
+                down[i] += exchange.down_bytes[i]
+        return tuple(Traffic(*passed) for passed in zip(up, down, strict=True))
+
+    def passed(number: int) -> Sequence[Traffic]:
+        return of(tuple(due(when, number) for when in held), tuple(due(when, number) for when in told))
+
+    return passed
+
+
+def _when(said: Mapping[str, Any], key: str = "when") -> When | None:
+    return None if said.get(key) is None else When.model_validate(said[key])
 
 
 def work(recipe: Recipe, agent: AgentPlan, model: Architecture, companion: Architecture | None, public: int) -> float:
@@ -85,10 +146,8 @@ def work(recipe: Recipe, agent: AgentPlan, model: Architecture, companion: Archi
             both = any(getattr(term.parameters, "needs_companion", False) for term in said.losses)
             trained = named["model"] + (named["companion"] if both else 0)
             total += 2.0 * samples * (3 * said.epochs * trained + ("not_true" in terms) * named["model"])
-        elif step.name == "extract" and said.knowledge == "logits":
-            total += 2.0 * public * named[said.of]
-        elif step.name == "extract" and getattr(said, "source", "") == "private":
-            total += 2.0 * agent.samples * named[said.of]
+        elif step.name == "extract" and getattr(said, "source", "") in ("public", "private"):
+            total += 2.0 * (public if said.source == "public" else agent.samples) * named[said.of]
         elif step.name == "absorb" and said.by == "distil":
             total += 6.0 * said.epochs * public * named["model"]
     return total

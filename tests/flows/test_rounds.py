@@ -24,7 +24,7 @@ def agents(count, **more):
 def scheduled(learners, rounds=200, traffic=None, graph=None, central=True, seed=1, **participation):
     passed = traffic or [Traffic(0, 0)] * len(learners)
     chosen = None if graph is None else GraphChoice.model_validate(graph)
-    return schedule(seed, rounds, learners, passed, Participation(**participation), chosen, central)
+    return schedule(seed, rounds, learners, lambda number: passed, Participation(**participation), chosen, central)
 
 
 def taking_part(plan, count):
