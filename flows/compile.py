@@ -20,7 +20,7 @@ from ..tasks.share import Share
 from ..tasks.streams import numpy_stream
 from .holdings import Holdings
 from .plan import AgentPlan, ExchangePlan, Plan, StagePlan, StepPlan
-from .predict import exchange_bytes, traffic, work
+from .predict import answers, exchange_bytes, traffic, work
 from .rounds import draw, schedule
 
 
@@ -47,7 +47,10 @@ def compile_spec(spec: Spec, holdings: Holdings) -> Plan:
     aggregators = _aggregators(topology, holdings, classes, len(learners))
     exchanges = tuple(exchange_plans(spec.recipe))
     known = _architectures(spec, holdings)
-    exchanges = tuple(exchange_bytes(e, learners, known, spec.recipe, holdings, topology) for e in exchanges)
+    exchanges = tuple(
+        exchange_bytes(exchange, answer, learners, known, spec.recipe, holdings, topology)
+        for exchange, answer in zip(exchanges, answers(spec.recipe), strict=True)
+    )
     companion = _companion(spec, holdings)
     learners = [
         replace(a, work=work(spec.recipe, a, known[str(a.architecture)], companion, len(holdings.public)))

@@ -14,7 +14,7 @@ from ..tasks.aggregate import aggregate, contribution, without
 from ..tasks.choice import Choice
 from ..tasks.extract import EXTRACTS
 from ..tasks.knowledge import FORMS, GENERATOR, Knowledge, Rows, addressed_to, marked, models_of
-from ..tasks.memory import Kind
+from ..tasks.memory import KEPT_AS
 from ..tasks.parameters import due
 from ..tasks.share import share
 from . import references
@@ -22,9 +22,6 @@ from .exchange_rules import ExchangeRules, weighing
 from .folder import RunFolder
 from .plan import Plan
 from .versions import Versions
-
-HELD_AS: dict[str, Kind] = {"tensor": "procedural", "sample": "episodic", "class": "semantic", "agent": "emotional"}
-"""Where an aggregator remembers what it delivered, by what the form is keyed by."""
 
 
 class Post:
@@ -194,7 +191,7 @@ class Post:
                 if reference is not None:
                     total = references.as_received(message, reference, total)
             rows[child] = self._row(exchange, (place, child), given, encoding, sizes[name], "delivered")
-        agent.memory.hold(HELD_AS[FORMS[total.form].keyed_by], f"delivered {exchange}", total, number)
+        agent.memory.hold(KEPT_AS[FORMS[total.form].keyed_by], f"delivered {exchange}", total, number)
         return [rows[child] for child in sorted(rows)]
 
     def _held_by(self, child: int, number: int, exchange: int, last: tuple[Knowledge, int] | None) -> Knowledge | None:
@@ -250,7 +247,7 @@ class Post:
         if not held:
             return None, []
         version, hops = max(held)[0], -max(held)[1]
-        kind = HELD_AS[FORMS[self._rules[exchange].form].keyed_by]
+        kind = KEPT_AS[FORMS[self._rules[exchange].form].keyed_by]
         state = self._folder.state(version, above[hops])
         path = state.with_name(f"{above[hops]}.{kind}.delivered%20{exchange}.arrow")
         if not path.exists():

@@ -71,7 +71,10 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class ExchangePlan:
-    """One exchange of the recipe: the rule, the form, how packets are encoded, and their predicted bytes."""
+    """One exchange of the recipe: the rule, the form, how packets are encoded, and their predicted bytes.
+
+    ``told_bytes``: what labels and keys add to each learner's packet in the rounds in which they are told.
+    """
 
     form: str
     rule: dict[str, Any]
@@ -81,6 +84,7 @@ class ExchangePlan:
     up_bytes: tuple[int, ...]
     down_bytes: tuple[int, ...]
     exact: bool
+    told_bytes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -212,7 +216,7 @@ class Plan:
         data["start"] = _stage(data["start"])
         data["stages"] = tuple(_stage(row) for row in data["stages"])
         data["exchanges"] = tuple(
-            ExchangePlan(**row | {key: tuple(row[key]) for key in ("up_bytes", "down_bytes")})
+            ExchangePlan(**row | {key: tuple(row[key]) for key in ("up_bytes", "down_bytes", "told_bytes")})
             for row in data["exchanges"]
         )
         data["schedule"] = tuple(_round(row) for row in data["schedule"])

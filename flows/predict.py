@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 
 from ..specs.schema import Recipe
 from ..tasks.architecture import Architecture
+from ..tasks.keys import KeyChoice
+from ..tasks.knowledge import FORMS
 from ..tasks.models import architecture
 from ..tasks.parameters import When, due
 from ..tasks.patterns import Topology
 from ..tasks.share import EncodingChoice
-from ..tasks.sizes import COLUMN, exact, model_bytes, rows_bytes
+from ..tasks.sizes import exact, model_bytes, rows_bytes, told_bytes
 from .holdings import Holdings
 from .plan import AgentPlan, ExchangePlan
 from .rounds import Traffic
@@ -22,50 +25,73 @@ from .rounds import Traffic
 
 def exchange_bytes(
     exchange: ExchangePlan,
+    answer: Any,
     learners: Sequence[AgentPlan],
     known: Mapping[str, Architecture],
     recipe: Recipe,
     holdings: Holdings,
     topology: Topology,
 ) -> ExchangePlan:
-    """Return ``exchange`` with the bytes that each learner sends up and gets back, were everybody to take part."""
+    """Return ``exchange`` with the bytes that each learner sends up and gets back, were everybody to take part.
+
+    ``answer``: the ``retrieve`` of the top whose result is sent back in the place of what was merged, or None.
+    """
     up, down = (EncodingChoice.model_validate(said) for said in (exchange.up, exchange.down))
     counts = [np.unique(holdings.y_train[ids]).size for ids in holdings.partition.train]
     everything = np.unique(np.concatenate([holdings.y_train[ids] for ids in holdings.partition.train])).size
-    classes = len(holdings.labels)
-    sent, returned = [], []
+    classes, foretold = len(holdings.labels), exact(up) and exact(down)
+    sent, returned, told = [], [], []
     weighted = exchange.rule["weight"] == "samples"
+    private = exchange.extract.get("from") in ("private", "bridge") and exchange.form == "logits"
+    to_each = exchange.rule["by"] == "train_on_features" or exchange.extract.get("from") == "bridge"
+    filtered = bool(exchange.extract.get("filters") or exchange.rule["filters"] or exchange.rule["select"])
     for learner, held in zip(learners, counts, strict=True):
         if exchange.form == "parameters":
             model = _sent_model(exchange, learner, recipe, holdings, known)
             sent.append(model_bytes(up, model))
             returned.append(sum(model_bytes(down, one) for one in _returned(exchange, model, learner, learners, known)))
-        elif exchange.form == "logits":
-            scored = len(holdings.public) if exchange.extract["from"] == "public" else learner.samples
-            told = _told_bytes(exchange, scored, known, learner)
-            sent.append(rows_bytes(up, scored, classes, weighted) + told)
-            returned.append(rows_bytes(down, scored, classes, True))
+            continue
+        assert learner.architecture is not None
+        features = known[learner.architecture].features
+        if exchange.form == "logits":
+            rows = learner.samples if private else len(holdings.public)
+            merged = sum(one.samples for one in learners) if private and not to_each else rows
         else:
-            assert learner.architecture is not None
-            width = classes if exchange.form == "class_logits" else known[learner.architecture].features
-            sent.append(rows_bytes(up, int(held), width, weighted))
-            returned.append(rows_bytes(down, int(everything), width, True))
+            rows, merged = int(held), int(everything)
+        sent.append(rows_bytes(up, rows, features if exchange.form == "prototypes" else classes, weighted))
+        told.append(
+            told_bytes(up, rows, exchange.extract.get("labels", False), _key_width(exchange, features, holdings))
+        )
+        form = exchange.form if answer is None else answer.knowledge
+        if answer is not None:
+            own, by_class = answer.by.name == "nearest", FORMS[form].keyed_by == "class"
+            merged = rows if own else int(everything) if by_class else merged
+        returned.append(rows_bytes(down, merged, features if form == "prototypes" else classes, True))
     if not topology.aggregators:
         returned = [0] * len(learners)
-    plain = not (exchange.extract.get("keys") or exchange.extract.get("labels"))
-    return replace(
-        exchange, up_bytes=tuple(sent), down_bytes=tuple(returned), exact=plain and exact(up) and exact(down)
-    )
+    foretold &= not filtered and (answer is None or answer.by.name == "nearest")
+    more = tuple(told) if any(told) else ()
+    return replace(exchange, up_bytes=tuple(sent), down_bytes=tuple(returned), told_bytes=more, exact=foretold)
 
 
-def _told_bytes(exchange: ExchangePlan, rows: int, known: Mapping[str, Architecture], learner: AgentPlan) -> int:
-    """Return the most that labels and keys of ``rows`` samples add to a packet."""
-    told = rows * 4 + COLUMN if exchange.extract["labels"] else 0
-    if exchange.extract["keys"] is not None:
-        ((name, said),) = exchange.extract["keys"].items()
-        width = known[str(learner.architecture)].features if name == "features" else said["width"]
-        told += rows * width * 4 + COLUMN
-    return told
+def answers(recipe: Recipe) -> list[Any]:
+    """Return, for each exchange of a round, what the top retrieves last to send it back, or None."""
+    found: list[Any] = []
+    for step in recipe.round:
+        if step.name == "aggregate":
+            found.append(None)
+        elif step.name == "retrieve" and step.parameters.who == "top" and found:
+            found[-1] = step.parameters
+    return found
+
+
+def _key_width(exchange: ExchangePlan, features: int, holdings: Holdings) -> int:
+    said = exchange.extract.get("keys")
+    if said is None:
+        return 0
+    values = int(np.prod(holdings.input_shape))
+    width: int = KeyChoice.model_validate(said).parameters.numbers(features, values, len(holdings.public))
+    return width
 
 
 def _returned(
@@ -97,15 +123,29 @@ def _sent_model(
 
 
 def traffic(learners: int, exchanges: Sequence[ExchangePlan]) -> Callable[[int], Sequence[Traffic]]:
-    """Return what tells for a round the predicted bytes of each learner, in the exchanges that take place in it."""
+    """Return a function from a round to the predicted bytes that each learner sends and gets in it."""
+    held = [_when(exchange.rule) for exchange in exchanges]
+    told = [_when(exchange.extract, "keys_when") for exchange in exchanges]
 
     @cache
-    def of(there: tuple[int, ...]) -> Sequence[Traffic]:
-        some = [exchanges[index] for index in there]
-        return [Traffic(sum(e.up_bytes[i] for e in some), sum(e.down_bytes[i] for e in some)) for i in range(learners)]
+    def of(these: tuple[bool, ...], telling: tuple[bool, ...]) -> tuple[Traffic, ...]:
+        up, down = [0] * learners, [0] * learners
+        for exchange, here, more in zip(exchanges, these, telling, strict=True):
+            if not here:
+                continue
+            for i in range(learners):
+                up[i] += exchange.up_bytes[i] + (exchange.told_bytes[i] if more and exchange.told_bytes else 0)
+                down[i] += exchange.down_bytes[i]
+        return tuple(Traffic(*passed) for passed in zip(up, down, strict=True))
 
-    rules = [None if e.rule.get("when") is None else When.model_validate(e.rule["when"]) for e in exchanges]
-    return lambda number: of(tuple(index for index, when in enumerate(rules) if due(when, number)))
+    def passed(number: int) -> Sequence[Traffic]:
+        return of(tuple(due(when, number) for when in held), tuple(due(when, number) for when in told))
+
+    return passed
+
+
+def _when(said: Mapping[str, Any], key: str = "when") -> When | None:
+    return None if said.get(key) is None else When.model_validate(said[key])
 
 
 def work(recipe: Recipe, agent: AgentPlan, model: Architecture, companion: Architecture | None, public: int) -> float:
@@ -117,12 +157,11 @@ def work(recipe: Recipe, agent: AgentPlan, model: Architecture, companion: Archi
         if step.name == "train":
             samples = agent.samples if said.on == "private" else public
             terms = {term.name for term in said.losses}
-            trained = named["model"] + (named["companion"] if terms & {"mutual", "adaptive_mutual"} else 0)
+            both = any(getattr(term.parameters, "needs_companion", False) for term in said.losses)
+            trained = named["model"] + (named["companion"] if both else 0)
             total += 2.0 * samples * (3 * said.epochs * trained + ("not_true" in terms) * named["model"])
-        elif step.name == "extract" and said.knowledge == "logits":
+        elif step.name == "extract" and getattr(said, "source", "") in ("public", "private"):
             total += 2.0 * (public if said.source == "public" else agent.samples) * named[said.of]
-        elif step.name == "extract" and getattr(said, "source", "") == "private":
-            total += 2.0 * agent.samples * named[said.of]
         elif step.name == "absorb" and said.by == "distil":
             total += 6.0 * said.epochs * public * named["model"]
         elif step.name == "absorb" and said.by == "mutual":

@@ -42,16 +42,15 @@ def schedule(
     seed: int,
     rounds: int,
     learners: Sequence[AgentPlan],
-    traffic_in: Callable[[int], Sequence[Traffic]],
+    traffic: Callable[[int], Sequence[Traffic]],
     participation: Participation,
     graph: Choice | None,
     central: bool,
 ) -> tuple[RoundPlan, ...]:
     """Return the plan of every round. ``central``: an aggregator can bring a returning agent up to date.
 
-    ``traffic_in`` tells for a round what each learner sends and gets in it.
-
-    Presence and choice come from streams by round and agent: adding an agent changes nobody else's presence.
+    ``traffic``: what each learner sends and gets in a round. Presence and choice come from streams by round and agent:
+    adding an agent changes nobody else's presence.
     """
     made: list[RoundPlan] = []
     everybody = tuple(range(len(learners)))
@@ -64,7 +63,7 @@ def schedule(
         chosen = _choose(seed, there, learners, participation, number)
         returning = tuple(i for i in chosen if central and fresh is not None and i not in fresh)
         edges = _edges(seed, learners, graph, number)
-        passed = _passed(chosen, traffic_in(number), returning, links if edges is None else edges)
+        passed = _passed(chosen, traffic(number), returning, links if edges is None else edges)
         seconds = [_seconds(learners[i], passed[i]) for i in chosen]
         deadline = participation.deadline
         late = tuple(i for i, s in zip(chosen, seconds, strict=True) if deadline is not None and s > deadline)

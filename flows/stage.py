@@ -12,15 +12,12 @@ from ..tasks.agent import Agent, Context
 from ..tasks.knowledge import Knowledge
 from ..tasks.measure import measure
 from ..tasks.memory import KINDS
-from ..tasks.operations import OPERATIONS
+from ..tasks.operations import NEED_A_MODEL, OPERATIONS
 from ..tasks.parameters import due
 from .exchange import Post
 from .keeper import Keeper
 from .plan import Plan, StagePlan, StepPlan
 from .world import Holding
-
-NEED_A_MODEL = ("train", "extract", "absorb")
-"""What an aggregator can do only with a model of its own; it may remember without."""
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -27,6 +27,8 @@ else:
 class AdversarialConsensus(Merge):
     """FedAL."""
 
+    takes: ClassVar[tuple[str, ...]] = ("logits",)
+    scale: ClassVar[str | None] = "logits"
     exclude_self: Literal[False] = Field(False, description="the discriminator must have seen everybody's answers")
     valence: None = Field(None, description="this rule makes a valence of its own")
     epochs: Annotated[int, Field(ge=1)] = Field(1, description="the discriminator's passes over all answers each round")

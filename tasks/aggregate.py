@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -29,15 +29,32 @@ else:
 AGGREGATES: Registry[Callable[..., Knowledge]] = Registry("aggregates")
 
 
+class Collect(Merge):
+    """Nothing is merged."""
+
+    takes: ClassVar[tuple[str, ...]] = ("logits", "class_logits", "prototypes")
+    side_by_side: ClassVar[bool] = True
+    one_out: ClassVar[bool] = False
+
+
 class Sharpened(Merge):
     """DS-FL."""
 
+    takes: ClassVar[tuple[str, ...]] = ("logits",)
+    scale: ClassVar[str | None] = "probabilities"
+    one_out: ClassVar[bool] = False
+        False, description="an agent's own share cannot be taken out of what is sharpened"
+    )
     temperature: Annotated[float, Field(gt=0)] = Field(0.1, description="below 1 sharpens")
 
 
 class Distilled(Merge):
     """FedDF."""
 
+    takes: ClassVar[tuple[str, ...]] = ("parameters",)
+    one_out: ClassVar[bool] = False
+        False, description="an agent's own share cannot be taken out of what is distilled"
+    )
     steps: Annotated[int, Field(ge=1)] = Field(100, description="optimizer steps for each architecture")
     batch: Annotated[int, Field(ge=1)] = Field(64, description="public samples a step")
     temperature: Annotated[float, Field(gt=0)] = 1.0
@@ -52,8 +69,8 @@ def mean(agent: Agent, packets: Sequence[Knowledge], said: Merge, context: Conte
     return mean_of_rows([p for p in packets if isinstance(p, Rows)])
 
 
-@AGGREGATES.register("collect", Merge)
-def collect(agent: Agent, packets: Sequence[Rows], said: Merge, context: Context) -> Rows:
+@AGGREGATES.register("collect", Collect)
+def collect(agent: Agent, packets: Sequence[Rows], said: Collect, context: Context) -> Rows:
     """Everybody's rows side by side, each with its owner; for a memory at the top, not to be sent back as they are."""
     return together(packets)
 

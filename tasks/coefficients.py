@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,7 @@ else:
 class Coefficients(Merge):
     """KT-pFL."""
 
+    takes: ClassVar[tuple[str, ...]] = ("logits",)
     exclude_self: Literal[False] = Field(False, description="how much an agent hears itself is learned as well")
     valence: None = Field(None, description="this rule makes a valence of its own")
     steps: Annotated[int, Field(ge=1)] = Field(1, description="gradient steps on the coefficients each round")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -35,6 +35,10 @@ Weight = Annotated[float, Field(ge=0)]
 class TrainOnFeatures(Merge):
     """FedGKT."""
 
+    takes: ClassVar[tuple[str, ...]] = ("logits",)
+    scale: ClassVar[str | None] = "logits"
+    side_by_side: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ("labels", "keys")
     exclude_self: Literal[False] = Field(False, description="what is trained on all cannot leave one out")
     hidden: list[Width] = Field([256, 128], description="units of each hidden layer of the network over features")
     epochs: Annotated[int, Field(ge=1)] = Field(1, description="passes over all that was told, each round")

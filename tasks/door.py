@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from .agent import Agent, Context
 from .filters import FilterChoice, apply_filters
-from .knowledge import Knowledge, Models, Rows, models_of, together
+from .knowledge import FORMS, Knowledge, Models, Rows, models_of, together
 from .late import late
 from .memory import Event
 from .parameters import Parameters, When
@@ -22,7 +22,18 @@ else:
 
 
 class Merge(Parameters):
-    """What every rule may say."""
+    """What every rule may say, and what a rule takes: the checks read it from here.
+
+    ``takes``: forms of knowledge. ``scale``: of logits, where only one will do. ``side_by_side``: whether rows of one
+    id are never merged, so that each agent may tell of samples of its own. ``one_out``: whether one agent's share can be
+    taken out again. ``needs``: keys that the ``extract`` must say.
+    """
+
+    takes: ClassVar[tuple[str, ...]] = tuple(FORMS)
+    scale: ClassVar[str | None] = None
+    side_by_side: ClassVar[bool] = False
+    one_out: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ()
 
     weight: Literal["samples", "agents"] = Field(
         "samples", description="a contribution counts by its training samples, or each agent's counts once"

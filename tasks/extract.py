@@ -11,9 +11,11 @@ from pydantic import Field
 from .agent import Agent, Context
 from .bridge import told_of_bridge_samples
 from .choice import tagged
+from .filters import FilterChoice, apply_filters
 from .keys import KEYS, KeyChoice
 from .knowledge import Knowledge, Models, Rows
 from .late import late
+from .memory import Event
 from .observe import Observer
 from .parameters import Name, Step, When, due
 from .registry import Registry
@@ -50,6 +52,9 @@ class ExtractLogits(OfModel):
     labels: bool = Field(False, description="tell the label of each sample")
     keys: KeyChoice | None = Field(None, description="tell by what each sample is found")
     keys_when: When | None = Field(None, description="the rounds in which labels and keys are told; nothing said: all")
+    filters: list[FilterChoice] = Field(
+        default_factory=list, description="which of the rows are told to others; the rest are counted"
+    )
 
 
 class ExtractByClass(OfModel):
@@ -91,7 +96,13 @@ def logits(agent: Agent, said: ExtractLogits, context: Context) -> Rows:
     keys = None
     if said.keys is not None and told:
         keys = KEYS[said.keys.name].function(agent, ids, said.keys.parameters, context)
-    return Rows("logits", ids, scores, weights, float(agent.samples), classes, keys=keys)
+    made = Rows("logits", ids, scores, weights, float(agent.samples), classes, keys=keys)
+    if not said.filters:
+        return made
+    found = apply_filters(agent, made, said.filters, context)
+    for name, count in found.dropped.items():
+        agent.memory.note(Event(context.place, "filtered", name, count))
+    return found.rows
 
 
 @EXTRACTS.register("class_logits", ExtractByClass)

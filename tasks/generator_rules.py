@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -33,6 +33,8 @@ Weight = Annotated[float, Field(ge=0)]
 class FeatureGeneration(Merge):
     """FedGen."""
 
+    takes: ClassVar[tuple[str, ...]] = ("parameters",)
+    needs: ClassVar[tuple[str, ...]] = ("labels",)
     exclude_self: Literal[False] = Field(False, description="one generator is trained against all heads")
     steps: Count = Field(50, description="optimizer steps of the generator each round")
     batch: Annotated[int, Field(ge=2)] = Field(32, description="generated features a step")
@@ -52,6 +54,7 @@ class FeatureGeneration(Merge):
 class DataFreeDistillation(Merge):
     """DENSE."""
 
+    takes: ClassVar[tuple[str, ...]] = ("parameters",)
     exclude_self: Literal[False] = Field(False, description="all models are distilled together")
     epochs: Count = Field(20, description="turns of synthesis and distillation")
     generator_steps: Count = Field(30, description="optimizer steps of the generator in each epoch")

@@ -22,20 +22,40 @@ else:
 KEYS: Registry[Callable[..., torch.Tensor]] = Registry("keys")
 
 
-class Features(Parameters):
+class Key(Parameters):
+    """What every way to make keys can tell beforehand."""
+
+    def numbers(self, features: int, values: int, public: int) -> int:
+        """Return how many numbers a key has, where models have so many features and samples so many values."""
+        raise NotImplementedError
+
+
+class Features(Key):
     """Nothing to choose."""
 
+    def numbers(self, features: int, values: int, public: int) -> int:
+        """As many as features."""
+        return features
 
-class Projection(Parameters):
+
+class Projection(Key):
     """A random hash that everybody can make alike."""
 
     width: Annotated[int, Field(ge=1, le=4096)] = Field(64, description="numbers of a key")
 
+    def numbers(self, features: int, values: int, public: int) -> int:
+        """As many as it is wide."""
+        return self.width
 
-class Principal(Parameters):
+
+class Principal(Key):
     """A linear code."""
 
     width: Annotated[int, Field(ge=1, le=4096)] = Field(32, description="principal components, at most")
+
+    def numbers(self, features: int, values: int, public: int) -> int:
+        """As many as it is wide, where public samples and their values are as many."""
+        return min(self.width, values, public)
 
 
 @KEYS.register("features", Features)

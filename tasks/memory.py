@@ -27,6 +27,14 @@ MEANINGS: dict[Kind, str] = {
 }
 """The kinds of memory, after Atkinson and Shiffrin, and what each holds."""
 
+KEPT_AS: Mapping[str, Kind] = {
+    "tensor": "procedural",
+    "sample": "episodic",
+    "class": "semantic",
+    "agent": "emotional",
+}
+"""The kind of memory that a form of knowledge belongs to, by what the form is keyed by."""
+
 
 @dataclass(frozen=True)
 class Item:

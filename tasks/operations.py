@@ -26,3 +26,6 @@ OPERATIONS: dict[str, tuple[Callable[..., Any], Any]] = {
     "forget": (forget, Forget),
 }
 """Name, function and parameters. ``share`` and ``aggregate`` are done along links, the others by an agent alone."""
+
+NEED_A_MODEL = ("train", "extract", "absorb")
+"""What an aggregator can do only with a model of its own; it may remember without."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,7 @@ else:
 class SampleLogits(Parameters):
     """FedCache, FedGKT, FedAgg."""
 
+    recalls: ClassVar[str] = "logits"
     kd_weight: Weight = Field(1.5, description="weight of the distillation term (alpha in FedCache)")
     temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="of both; the term is scaled by T squared")
 
@@ -31,6 +32,7 @@ class SampleLogits(Parameters):
 class PseudoLabels(Parameters):
     """IDKD."""
 
+    recalls: ClassVar[str] = "logits"
     kd_weight: Weight = Field(1.0, description="weight of the term")
     batch: Annotated[int, Field(ge=1)] = Field(32, description="public samples beside each batch of the agent's own")
     scale: Literal["logits", "probabilities"] = Field("probabilities", description="of what is remembered")

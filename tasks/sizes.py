@@ -13,6 +13,10 @@ COLUMN = 180
 """Bytes of one more column of values, which int8 and top-k have."""
 WEIGHTS = 105
 """Bytes of the column of weights, besides the weights."""
+KEYS = 230
+"""Bytes of the column of keys, besides the keys."""
+LABELS = 105
+"""Bytes of the column of labels, besides the labels."""
 MODEL = 1360
 """Bytes of a message with a model, besides its tensors."""
 TENSOR = 61
@@ -36,6 +40,20 @@ def rows_bytes(encoding: Choice, rows: int, width: int, weighted: bool) -> int:
         case other:
             raise ValueError(f"rows are not sent as {other}")
     return message + values + rows * (4 + 8 * weighted)
+
+
+def told_bytes(encoding: Choice, rows: int, labels: bool, key_width: int) -> int:
+    """Return the bytes that labels, and keys of ``key_width`` numbers (0: none), add to a packet of ``rows`` rows."""
+    size = (LABELS + rows * 4) * labels
+    if not key_width:
+        return size
+    match encoding.name:
+        case "float16":
+            return size + KEYS + rows * key_width * 2
+        case "int8":
+            return size + KEYS + COLUMN + rows * (key_width + 4)
+        case _:
+            return size + KEYS + rows * key_width * 4
 
 
 def model_bytes(encoding: Choice, architecture: Architecture) -> int:

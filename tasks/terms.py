@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -63,6 +63,8 @@ class Term:
 
 
 TERMS: Registry[Callable[..., Term | None]] = Registry("terms")
+"""A term's parameters say in ``recalls`` which form it reads from working memory, and in ``needs_companion`` whether it
+trains the companion too; a spec is checked by these before anything runs."""
 
 
 class Proximal(Parameters):
@@ -74,12 +76,14 @@ class Proximal(Parameters):
 class ClassLogits(Parameters):
     """FD."""
 
+    recalls: ClassVar[str] = "class_logits"
     kd_weight: Weight = Field(1.0, description="weight of the distillation term")
 
 
 class Prototypes(Parameters):
     """FedProto."""
 
+    recalls: ClassVar[str] = "prototypes"
     prototype_weight: Weight = Field(1.0, description="weight of the mean squared distance to the class's prototype")
 
 
@@ -93,6 +97,7 @@ class NotTrue(Parameters):
 class Mutual(Parameters):
     """FML."""
 
+    needs_companion: ClassVar[bool] = True
     kd_weight: Weight = Field(0.5, description="weight of KL(companion || model) in the model's loss")
     companion_ce_weight: Weight = Field(0.5, description="weight of cross entropy in the companion's loss")
     companion_kd_weight: Weight = Field(0.5, description="weight of KL(model || companion) in the companion's loss")
@@ -102,6 +107,7 @@ class Mutual(Parameters):
 class AdaptiveMutual(Parameters):
     """FedKD (Wu et al. 2022)."""
 
+    needs_companion: ClassVar[bool] = True
     kd_weight: Weight = Field(1.0, description="weight of both KL terms before they are divided by the task losses")
     hidden_weight: Weight = Field(1.0, description="weight of the distance between mapped hidden features")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,7 @@ MODULE = "trainable_prototypes"
 class TrainablePrototypes(Merge):
     """FedTGP."""
 
+    takes: ClassVar[tuple[str, ...]] = ("prototypes",)
     exclude_self: Literal[False] = Field(False, description="what is trained on all cannot leave one out")
     epochs: Annotated[int, Field(ge=1)] = Field(100, description="passes over the received prototypes each round")
     batch: Annotated[int, Field(ge=1)] = Field(10, description="received prototypes a step")

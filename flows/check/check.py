@@ -16,11 +16,12 @@ from ...tasks.patterns import PatternChoice
 from ..holdings import Holdings
 from .bridge import of_bridge
 from .exchange import of_architectures, of_exchanges, of_public
+from .memories import of_memories, put_into
 from .notes import notes
 from .pattern import of_pattern
 from .places import Finding, problem
 from .private import of_private
-from .recipe import of_recipe, stores
+from .recipe import moments, of_recipe
 from .shapes import of_shapes
 
 __all__ = ["carries", "check", "check_with", "notes", "problems_of_holding"]
@@ -78,6 +79,7 @@ def _told(loaded: Loaded[Spec], findings: Iterable[Finding]) -> list[Problem]:
 def _method(spec: Spec) -> Iterator[Finding]:
     yield from of_recipe(spec.recipe)
     yield from of_private(spec.recipe)
+    yield from of_memories(spec.recipe)
     yield from of_exchanges(spec.recipe)
     yield from of_public(spec)
     yield from of_architectures(spec)
@@ -101,6 +103,10 @@ def _schedule(spec: Spec) -> Iterator[Finding]:
             message = f"{group.name} leaves after round {group.leaves} and joins in round {group.joins} only"
             also = (("agents", index, "joins"),)
             yield Finding(("agents", index, "leaves"), message, f"write {group.joins} or more", also)
+    for path, when in moments(spec.recipe):
+        if when.until is not None and when.until < when.first:
+            message = f"from round {when.first} until round {when.until} there are none"
+            yield Finding(path, message, f"write `until: {when.first}` or more")
 
 
 def _measure(spec: Spec) -> Iterator[Finding]:
@@ -109,8 +115,8 @@ def _measure(spec: Spec) -> Iterator[Finding]:
         if name in metrics[:index]:
             yield Finding(("measure", "metrics", index), f"{name} is here twice", "remove one")
     if spec.measure.predict == "prototypes":
-        kept = stores(spec.recipe)
-        if not any(("learners", "semantic", form) in kept for form in ("prototypes", None)):
+        kept = put_into(spec.recipe, "semantic")
+        if not any("learners" in doing and hand.form in ("prototypes", None) for _, doing, hand in kept):
             message = "no step stores prototypes in semantic memory, so there are none to predict with"
             yield Finding(("measure", "predict"), message, "take the recipe fedproto, or write `predict: classifier`")
     names = [step.name for step in spec.recipe.round]

@@ -12,6 +12,9 @@ from ...tasks.choice import Choice
 from .places import Finding, in_round
 from .recipe import Exchange, exchanges, received
 
+NEEDED = {"labels": "class counts or labels", "keys": "features"}
+NEEDED_AS = {"labels": "true", "keys": "features"}
+"""What a rule may need of an extract besides its values, and how to write it."""
 FOR_MODELS = ("float32", "float16", "svd")
 FOR_ROWS = ("float32", "float16", "int8", "bits", "top-k")
 ALTERNATIVES = (
@@ -25,6 +28,7 @@ def of_exchanges(recipe: Recipe) -> Iterator[Finding]:
     for exchange in known:
         if exchange.extract is not None:
             yield from _rule(exchange, exchange.extract)
+            yield from _door(exchange, exchange.extract)
             yield from _encodings(exchange)
         following = next((e.index for e in known if e.index > exchange.index), len(recipe.round))
         after = recipe.round[exchange.index : following]
@@ -38,39 +42,54 @@ def of_exchanges(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _rule(exchange: Exchange, extract: int) -> Iterator[Finding]:
-    rule, form = exchange.rule, exchange.form
-    by, source = in_round(exchange.index, "aggregate", "by"), (in_round(extract, "extract", "knowledge"),)
-    if rule.by == "distilled" and form != "parameters":
-        message = f"the rule distilled takes parameters, and {form} are extracted"
-        yield Finding(by, message, "extract parameters, or aggregate by mean", source)
-    elif rule.by == "sharpened_mean" and form != "logits":
-        message = f"the rule sharpened_mean takes logits, and {form} are extracted"
-        yield Finding(by, message, "extract logits, or aggregate by mean", source)
-    elif rule.by == "sharpened_mean" and exchange.made.scale != "probabilities":
-        message = "the rule sharpened_mean takes probabilities, and logits before the softmax are extracted"
-        yield Finding(in_round(extract, "extract", "scale"), message, "write `scale: probabilities`", (by,))
-    elif rule.by == "train_on_features":
-        yield from _features(exchange, by, in_round(extract, "extract"))
-    if rule.exclude_self and rule.by in ("sharpened_mean", "distilled"):
+    """Find a rule that does not take what is extracted; each rule's parameters say what it takes."""
+    rule, form, made = exchange.rule, exchange.form, exchange.made
+    by, source = in_round(exchange.index, "aggregate", "by"), in_round(extract, "extract")
+    scale = getattr(made, "scale", "logits")
+    if form not in rule.takes:
+        message = f"the rule {rule.by} takes {' or '.join(rule.takes)}, and {form} are extracted"
+        yield Finding(by, message, f"extract {rule.takes[0]}, or aggregate by mean", ((*source, "knowledge"),))
+    elif rule.scale is not None and scale != rule.scale:
+        given = "logits before the softmax" if scale == "logits" else scale
+        message = f"the rule {rule.by} takes {rule.scale}, and {given} are extracted"
+        yield Finding((*source, "scale"), message, f"write `scale: {rule.scale}`", (by,))
+    else:
+        for key in rule.needs:
+            if not getattr(made, key, None):
+                message = f"the rule {rule.by} learns from {NEEDED.get(key, key)}, and none are told"
+                yield Finding(source, message, f"write `{key}: {NEEDED_AS[key]}` in the extract", (by,))
+    if not rule.side_by_side and getattr(made, "source", "") == "private" and form == "logits":
+        message = f"no two agents score the same private sample, so {rule.by} merges nothing"
+        hint = "aggregate `by: collect`, for a memory at the top, or extract `from: public`"
+        yield Finding(by, message, hint, ((*source, "from"),))
+    if rule.exclude_self and not rule.one_out:
         message = f"an agent's own share can be taken out of a mean, not out of what {rule.by} makes"
         path = in_round(exchange.index, "aggregate", "exclude_self")
         yield Finding(path, message, "write `by: mean`, or leave exclude_self out", (by,))
+    if rule.by == "train_on_features":
+        yield from _features(exchange, by, source)
 
 
 def _features(exchange: Exchange, by: Path, source: Path) -> Iterator[Finding]:
-    """Find what the rule train_on_features misses in what is extracted."""
-    made = exchange.made
-    if exchange.form != "logits" or exchange.is_probabilities:
-        told = "probabilities" if exchange.form == "logits" else exchange.form
-        message = f"the rule train_on_features takes logits, and {told} are extracted"
-        yield Finding(by, message, "extract logits, or aggregate by mean", (source,))
-    elif made.keys is None or not made.labels:
-        missing = "features" if made.keys is None else "labels"
-        message = f"the rule train_on_features learns from features and labels, and no {missing} are told"
-        yield Finding(source, message, "write `labels: true, keys: features`", (by,))
-    elif made.keys_when is not None:
+    """Find features that the rule train_on_features would miss in some rounds."""
+    if getattr(exchange.made, "keys_when", None) is not None:
         message = "the rule train_on_features learns from features each round, and they are told in some rounds alone"
         yield Finding((*source, "keys_when"), message, "leave it out", (by,))
+
+
+def _door(exchange: Exchange, extract: int) -> Iterator[Finding]:
+    """Find filters and valences of what has no rows, or of what a share is to be taken out of again."""
+    rule, said = exchange.rule, {"filters": exchange.rule.filters, "valence": exchange.rule.valence}
+    for key, value in (said | {"select": rule.select}).items():
+        if value and exchange.form == "parameters":
+            message = f"{key} looks at rows, and parameters are extracted"
+            path = in_round(exchange.index, "aggregate", key)
+            yield Finding(path, message, "remove it", (in_round(extract, "extract", "knowledge"),))
+    first = next((key for key, value in said.items() if value), None)
+    if rule.exclude_self and first is not None:
+        message = f"an agent's own share cannot be taken out again of what {first} let through or weighted"
+        paths = [in_round(exchange.index, "aggregate", key) for key in ("exclude_self", first)]
+        yield Finding(paths[0], message, f"leave exclude_self or {first} out", (paths[1],))
 
 
 def _encodings(exchange: Exchange) -> Iterator[Finding]:
@@ -109,6 +128,10 @@ def _absorb(index: int, said: Any, exchange: Exchange, extract: int) -> Iterator
     elif said.by == "distil" and form != "logits":
         hint = "absorb by replace" if form == "parameters" else f"`store` them, and train with the term `{form}`"
         yield Finding(by, f"distil takes logits, and {form} were received", hint)
+    elif said.by == "distil" and exchange.made.source == "private":
+        message = "distil learns on public samples, and logits of private ones were received"
+        hint = "`store` them, and train with the term `sample_logits`; or extract `from: public`"
+        yield Finding(by, message, hint, (in_round(extract, "extract", "from"),))
     elif said.by == "distil":
         path, source = in_round(index, "absorb", "loss"), in_round(extract, "extract", "scale")
         if said.loss == "soft_cross_entropy" and not exchange.is_probabilities:
@@ -142,10 +165,19 @@ def of_public(spec: Spec) -> Iterator[Finding]:
         names = list(dict.fromkeys(name for _, name in users))
         message = f"{_listed(names)} need{'s' if len(names) == 1 else ''} public samples, and the spec sets none aside"
         yield Finding(first, message, "add `public: {share: 0.2}` to `data`", (*rest, ("data", "public")))
-    trains = [path for path, name in users if name == "`train` on public"]
-    if trains and spec.data.public is not None and not spec.data.public.labelled:
-        message = "`train` on public needs the labels of the public samples"
-        yield Finding(("data", "public", "labelled"), message, "write `labelled: true`", tuple(trains))
+    if spec.data.public is None or spec.data.public.labelled:
+        return
+    telling = [
+        (("recipe", "round", index, "extract", "labels"), "`extract` with labels")
+        for index, step in enumerate(spec.recipe.round)
+        if step.name == "extract" and step.parameters.knowledge == "logits"
+        if step.parameters.labels and step.parameters.source == "public"
+    ]
+    for wanted in ([user for user in users if user[1] == "`train` on public"], telling):
+        if wanted:
+            message = f"{wanted[0][1]} needs the labels of the public samples"
+            also = tuple(path for path, _ in wanted)
+            yield Finding(("data", "public", "labelled"), message, "write `labelled: true`", also)
 
 
 def _public_users(recipe: Recipe) -> Iterator[tuple[Path, str]]:

@@ -8,11 +8,14 @@ import networkx as nx
 import numpy as np
 
 from ...specs.document import Loaded
+from ...specs.problems import dotted
 from ...specs.schema import Spec
 from ...tasks.patterns import GRAPHS
+from ...tasks.terms import TERMS
 from ..compile import agent_names
 from ..holdings import Holdings
-from .recipe import NEED_COMPANION
+from .memories import put_into
+from .recipe import moments, needs_companion, recalls
 
 MANY_ROWS = 5_000_000
 
@@ -71,14 +74,25 @@ def _links(spec: Spec) -> Iterator[str]:
 
 def _recipe(spec: Spec) -> Iterator[str]:
     steps = spec.recipe.round
-    trained = {term.name for step in steps if step.name == "train" for term in step.parameters.losses}
     for index, step in enumerate(steps):
-        if step.name == "retrieve":
-            after = {t.name for s in steps[index + 1 :] if s.name == "train" for t in s.parameters.losses}
+        if step.name == "retrieve" and step.parameters.who != "top":  # what the top retrieves is sent back
+            after = {recalls(term) for s in steps[index + 1 :] if s.name == "train" for term in s.parameters.losses}
             if step.parameters.knowledge not in after:
                 yield f"Remembered {step.parameters.knowledge} are retrieved and no later step uses them."
-    if spec.recipe.companion is not None and not trained & set(NEED_COMPANION):
-        yield f"The companion never learns: no `train` has the term {' or '.join(NEED_COMPANION)}."
+    trained = [term for step in steps if step.name == "train" for term in step.parameters.losses]
+    if spec.recipe.companion is not None and not any(map(needs_companion, trained)):
+        names = [entry.name for entry in TERMS if getattr(entry.parameters, "needs_companion", False)]
+        yield f"The companion never learns: no `train` has the term {' or '.join(names)}."
+    for path, when in moments(spec.recipe):
+        if when.first > spec.rounds:
+            yield f"{dotted(path)} begins in round {when.first}, and the run has {spec.rounds}."
+    used = {step.parameters.memory for step in steps if step.name in ("retrieve", "consolidate", "forget")}
+    everything = any(step.name == "forget" and step.parameters.memory is None for step in steps)
+    for name in spec.recipe.memories:
+        if not put_into(spec.recipe, name):
+            yield f"The memory {name} stays empty: nothing is ever stored in it."
+        elif name not in used and not everything:
+            yield f"Nothing ever retrieves, consolidates or forgets what is stored in {name}."
 
 
 def _shares(spec: Spec, holdings: Holdings) -> Iterator[str]:

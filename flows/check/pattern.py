@@ -8,6 +8,7 @@ from typing import Any
 from ...specs.problems import Path, suggestion
 from ...specs.schema import Spec
 from ...tasks.choice import Choice
+from ...tasks.operations import NEED_A_MODEL
 from ...tasks.patterns import GRAPHS, PATTERNS, changes
 from ...tasks.streams import numpy_stream
 from ..compile import agent_names, names_in
@@ -30,6 +31,8 @@ def of_pattern(spec: Spec) -> Iterator[Finding]:
         yield from _peers(spec)
     else:
         yield from _aggregators(spec)
+        yield from _top(spec)
+    yield from _contributors(spec)
     if spec.pattern.name == "hierarchical" and spec.pattern.parameters.forward == "own":
         yield from _forward(spec)
 
@@ -121,23 +124,66 @@ def _aggregators(spec: Spec) -> Iterator[Finding]:
     mine = [
         (index, step)
         for index, step in enumerate(spec.recipe.round)
-        if "aggregators" in roles(getattr(step.parameters, "who", "learners")) and received(known, index)
+        if step.name in NEED_A_MODEL and "top" in roles(step.parameters.who) and received(known, index)
     ]
     own = getattr(spec.pattern.parameters, "forward", "merged") == "own"
-    modelled = [(path, tier) for path, tier, _ in tiers(spec) if tier.model is not None]
+    known_tiers = tiers(spec)
+    modelled = [(path, tier) for path, tier, _ in known_tiers if tier.model is not None]
     for path, tier in modelled:
         if not mine and not own:
             message = f"{tier.name} has a model that no step of the recipe uses"
             hint = "remove the model, or let a step be done by `who: all`"
             yield Finding((*path, "model"), message, hint)
     for index, step in mine:
-        if step.parameters.who == "aggregators" and not modelled:
-            first = tiers(spec)[0]
-            hint = f"give {first[1].name} a `model` under `pattern`, or write `who: learners`"
+        who = step.parameters.who
+        (_, first, _), (_, last, _) = known_tiers[0], known_tiers[-1]
+        if who == "aggregators" and not modelled:
+            hint = f"give {first.name} a `model` under `pattern`, or write `who: learners`"
             message = "this is for aggregators with a model, and none has one"
             yield Finding(in_round(index, step.name, "who"), message, hint)
+        elif who == "top" and last.model is None:
+            hint = f"give {last.name} a `model` under `pattern`, or write `who: learners`"
+            yield Finding(
+                in_round(index, step.name, "who"), f"{last.name}, the top, has no model to do this with", hint
+            )
         elif step.name == "absorb" and step.parameters.by == "replace" and step.parameters.of == "model":
             yield from _replaced(spec, modelled)
+
+
+def _top(spec: Spec) -> Iterator[Finding]:
+    """Find what a server or a root cannot answer: its own samples, of which it has none, and rows sent back whole."""
+    known, steps = exchanges(spec.recipe), spec.recipe.round
+    for index, step in enumerate(steps):
+        said = step.parameters
+        if step.name != "retrieve" or said.by.name not in ("id", "nearest"):
+            continue
+        if said.who in ("top", "aggregators") and said.asking == "private":
+            message = "aggregators have no samples of their own to ask for"
+            yield Finding(in_round(index, "retrieve", "for"), message, "write `for: received`")
+    for exchange in known:
+        following = next((e.index for e in known if e.index > exchange.index), len(steps))
+        after = steps[exchange.index : following]
+        answered = any(
+            (step.name == "retrieve" and step.parameters.who == "top")
+            or (step.name == "absorb" and step.parameters.who == "all")  # it says its own in the place of what came
+            for step in after
+        )
+        if exchange.rule.by == "collect" and not answered:
+            message = "what was collected would be sent back to everybody as it is"
+            hint = "`store` it and `retrieve` from there with `who: top`, or aggregate by mean"
+            yield Finding(in_round(exchange.index, "aggregate", "by"), message, hint)
+
+
+def _contributors(spec: Spec) -> Iterator[Finding]:
+    """Find agents to be forgotten that nobody is called."""
+    names = agent_names(spec)
+    for _, tier, count in tiers(spec):
+        names += [tier.name] if count == 1 else [f"{tier.name}-{index + 1}" for index in range(count)]
+    for index, step in enumerate(spec.recipe.round):
+        name = step.parameters.contributor if step.name == "forget" else None
+        if name is not None and name not in names:
+            message = f"no agent is called {name!r}; the agents are {names[0]} to {names[-1]}"
+            yield Finding(in_round(index, "forget", "contributor"), message, suggestion(name, names[:1000]))
 
 
 def _replaced(spec: Spec, modelled: list[tuple[Path, Any]]) -> Iterator[Finding]:
@@ -179,7 +225,7 @@ def _forward(spec: Spec) -> Iterator[Finding]:
     for exchange in known:
         learns = any(
             step.name in ("absorb", "train")
-            and "aggregators" in roles(step.parameters.who)
+            and "top" in roles(step.parameters.who)
             and received(known, index) == exchange
             for index, step in enumerate(spec.recipe.round)
         )

@@ -8,7 +8,7 @@ from typing import Any
 from ...specs.problems import Path
 from ...specs.schema import Recipe
 from .places import Finding
-from .recipe import NEED_COMPANION, SPLIT
+from .recipe import SPLIT, needs_companion
 
 
 def of_private(recipe: Recipe) -> Iterator[Finding]:
@@ -40,17 +40,17 @@ def _possible(path: Path, said: Any) -> Iterator[Finding]:
     if said.private.of == "companion" and not set(names) & set(SPLIT):
         message = "private steps of the companion need a term that trains it and can be taken apart"
         yield Finding(of, message, "add the term `mutual`, or write `of: model`", ((*path, "losses"),))
-    for place, name in enumerate(names):
-        unfit = name not in SPLIT if said.private.of == "model" else name in NEED_COMPANION and name not in SPLIT
-        if unfit:
-            message = f"the term `{name}` cannot be taken apart into single samples, as private steps must be"
+    for place, term in enumerate(said.losses):
+        trained = said.private.of == "model" or needs_companion(term)
+        if trained and term.name not in SPLIT:
+            message = f"the term `{term.name}` cannot be taken apart into single samples, as private steps must be"
             yield Finding((*path, "losses", place), message, "leave it out, or take `mutual`", (of,))
 
 
 def _plain(recipe: Recipe, of: str, source: Path) -> Iterator[Finding]:
     for path, said in _steps(recipe, "train"):
         guarded = said.private is not None and said.private.of == of
-        trained = of == "model" or any(term.name in NEED_COMPANION for term in said.losses)
+        trained = of == "model" or any(map(needs_companion, said.losses))
         if said.on == "private" and trained and not guarded:
             message = f"this trains the {of} in plain steps, and another `train` keeps its steps private"
             yield Finding(path, message, f"write `private: {{of: {of}}}` here too, or nowhere", (source,))

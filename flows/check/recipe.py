@@ -1,4 +1,4 @@
-"""Whether the steps of a recipe make sense in their order: what is exchanged, remembered and called to mind."""
+"""Whether the steps of a recipe make sense in their order: what is exchanged, and what is called to mind."""
 
 from __future__ import annotations
 
@@ -6,14 +6,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ...specs.problems import Path
 from ...specs.schema import Recipe
+from ...tasks.choice import Choice
+from ...tasks.knowledge import FORMS
+from ...tasks.memory import KEPT_AS
+from ...tasks.parameters import When
 from .places import Finding, in_round
 
-NEED_COMPANION = ("mutual", "adaptive_mutual")
 SPLIT = ("mutual",)
 """Terms of ``train`` that can be taken apart into what each of two models learns, sample by sample."""
-FROM_MEMORY = ("class_logits", "prototypes")
-"""Terms of ``train`` that read the form of their own name from working memory."""
+
+
+def recalls(term: Choice) -> str | None:
+    """Return the form that a term of ``train`` reads from working memory, or None."""
+    form: str | None = getattr(term.parameters, "recalls", None)
+    return form
+
+
+def needs_companion(term: Choice) -> bool:
+    """Whether a term of ``train`` trains the companion beside the model."""
+    return bool(getattr(term.parameters, "needs_companion", False))
 
 
 @dataclass(frozen=True)
@@ -59,8 +72,17 @@ def received(known: list[Exchange], index: int) -> Exchange | None:
 
 
 def roles(who: str) -> set[str]:
-    """Return who is meant."""
-    return {"learners", "aggregators"} if who == "all" else {who}
+    """Return who is meant. The top is one of the aggregators, so only learners are without it."""
+    return {"all": {"learners", "aggregators", "top"}, "aggregators": {"aggregators", "top"}}.get(who, {who})
+
+
+def moments(recipe: Recipe) -> Iterator[tuple[Path, When]]:
+    """Yield where the steps of a round say when they are done, or when keys are told, and what they say."""
+    for index, step in enumerate(recipe.round):
+        for key in ("when", "keys_when"):
+            when: When | None = getattr(step.parameters, key, None)
+            if when is not None:
+                yield in_round(index, step.name, key), when
 
 
 def of_recipe(recipe: Recipe) -> Iterator[Finding]:
@@ -68,7 +90,7 @@ def of_recipe(recipe: Recipe) -> Iterator[Finding]:
     yield from _start(recipe)
     yield from _order(recipe)
     yield from _who(recipe)
-    yield from _memory(recipe)
+    yield from _mind(recipe)
     yield from _companion(recipe)
 
 
@@ -77,6 +99,8 @@ _NOT_AT_START = {
     "absorb": "nothing has been received before the first round",
     "store": "nothing has been received before the first round",
     "retrieve": "nothing is remembered before the first round",
+    "consolidate": "nothing is remembered before the first round",
+    "decay": "nothing is remembered before the first round",
     "forget": "nothing is remembered before the first round",
 }
 
@@ -90,7 +114,7 @@ def _start(recipe: Recipe) -> Iterator[Finding]:
             yield Finding((*path, "who"), "aggregators do nothing before the first round", "write `who: learners`")
         elif step.name == "train":
             for term in step.parameters.losses:
-                if term.name in FROM_MEMORY:
+                if recalls(term) is not None:
                     message = f"the term `{term.name}` has nothing to recall before the first round"
                     yield Finding((*path, "losses"), message, "leave it out here")
 
@@ -111,6 +135,10 @@ def _order(recipe: Recipe) -> Iterator[Finding]:
                 message = "there is nothing to aggregate: no `extract` since the last `aggregate` or the round's start"
                 yield Finding(path, message, "put an `extract` before it")
             last = {"extract": None, "share": None}
+        elif step.name == "store" and step.parameters.what == "made":
+            if not any(before.name == "extract" for before in recipe.round[:index]):
+                message = "there is nothing to store yet: nothing has been made to share in the round"
+                yield Finding(path, message, "put it after an `extract`")
         elif step.name in ("absorb", "store") and received(exchanges(recipe), index) is None:
             message = f"there is nothing to {step.name} yet: nothing has been received in the round"
             yield Finding(path, message, "put it after an `aggregate`")
@@ -123,12 +151,15 @@ def _order(recipe: Recipe) -> Iterator[Finding]:
 def _who(recipe: Recipe) -> Iterator[Finding]:
     known = exchanges(recipe)
     for index, step in enumerate(recipe.round):
-        if "aggregators" not in roles(getattr(step.parameters, "who", "learners")):
+        if "top" not in roles(getattr(step.parameters, "who", "learners")):
             continue
         said, path = step.parameters, in_round(index, step.name, "who")
         if step.name == "extract":
             message = "knowledge is extracted by learners; aggregators pass on what they merged"
             yield Finding(path, message, "write `who: learners`")
+        elif step.name == "store" and said.what == "made":
+            message = "learners make knowledge to share; aggregators have only what they received"
+            yield Finding(path, message, "write `who: learners`, or `what: received`")
         elif received(known, index) is None and step.name not in ("absorb", "store"):
             message = "aggregators work after an `aggregate`, and none comes before this step"
             yield Finding(path, message, "write `who: learners`, or move the step")
@@ -143,49 +174,16 @@ def _who(recipe: Recipe) -> Iterator[Finding]:
 
 def _uses_companion(operation: str, said: Any) -> bool:
     if operation == "train":
-        return any(term.name in NEED_COMPANION for term in said.losses)
+        return any(needs_companion(term) for term in said.losses)
     return getattr(said, "of", "model") == "companion"
 
 
-def _memory(recipe: Recipe) -> Iterator[Finding]:
-    stored = stores(recipe)
+def _mind(recipe: Recipe) -> Iterator[Finding]:
     for index, step in enumerate(recipe.round):
-        said, path = step.parameters, in_round(index, step.name)
-        if step.name == "retrieve":
-            yield from _retrieve(index, said, stored)
-        elif step.name == "forget" and not any(memory == said.memory for _, memory, _ in stored):
-            if said.who != "aggregators":
-                message = f"nothing is ever stored in {said.memory} memory, so there is nothing to forget"
-                yield Finding((*path, "memory"), message, "put a `store` into the recipe, or remove this step")
-        elif step.name == "extract" and getattr(said, "source", "") == "training":
-            yield from _gathered(recipe, index, said)
+        if step.name == "extract" and getattr(step.parameters, "source", "") == "training":
+            yield from _gathered(recipe, index, step.parameters)
         elif step.name == "train":
-            yield from _recalled(recipe, index, said)
-
-
-def stores(recipe: Recipe) -> set[tuple[str, str, str | None]]:
-    """Return who stores what: the role, the memory, and the form (None where it cannot be told)."""
-    known = exchanges(recipe)
-    found: set[tuple[str, str, str | None]] = set()
-    for index, step in enumerate(recipe.round):
-        exchange = received(known, index)
-        if step.name == "store" and exchange is not None:
-            found |= {(role, step.parameters.memory, exchange.form) for role in roles(step.parameters.who)}
-    return found
-
-
-def _retrieve(index: int, said: Any, stored: set[tuple[str, str, str | None]]) -> Iterator[Finding]:
-    who, form = roles(said.who), said.knowledge
-    if any(role in who and memory == said.memory and kept in (form, None) for role, memory, kept in stored):
-        return
-    elsewhere = sorted({memory for role, memory, kept in stored if role in who and kept == form})
-    if elsewhere:
-        message = f"{form} are stored in {elsewhere[0]} memory, not in {said.memory} memory"
-        yield Finding(in_round(index, "retrieve", "memory"), message, f"write `memory: {elsewhere[0]}`")
-    else:
-        message = f"nothing ever stores {form} in {said.memory} memory"
-        hint = f"put `store: {{memory: {said.memory}}}` after an `aggregate` of {form}"
-        yield Finding(in_round(index, "retrieve", "knowledge"), message, hint)
+            yield from _recalled(recipe, index, step.parameters)
 
 
 def _gathered(recipe: Recipe, index: int, said: Any) -> Iterator[Finding]:
@@ -203,10 +201,12 @@ def _recalled(recipe: Recipe, index: int, said: Any) -> Iterator[Finding]:
     path = in_round(index, "train", "losses")
     before = [step.parameters for step in recipe.round[:index] if step.name == "retrieve"]
     for place, term in enumerate(said.losses):
-        if term.name in FROM_MEMORY:
-            if not any(r.knowledge == term.name and roles(r.who) & roles(said.who) for r in before):
-                message = f"the term `{term.name}` needs remembered {term.name}, and nothing retrieves them before"
-                hint = f"put `retrieve: {{memory: semantic, knowledge: {term.name}}}` before this `train`"
+        form = recalls(term)
+        if form is not None:
+            if not any(r.knowledge == form and roles(r.who) & roles(said.who) for r in before):
+                message = f"the term `{term.name}` needs remembered {form}, and nothing retrieves them before"
+                memory = KEPT_AS[FORMS[form].keyed_by]
+                hint = f"put `retrieve: {{memory: {memory}, knowledge: {form}}}` before this `train`"
                 yield Finding((*path, place), message, hint)
         elif term.name == "not_true" and said.on == "public":
             message = "the term `not_true` knows the scores of private samples alone"
@@ -222,7 +222,7 @@ def _companion(recipe: Recipe) -> Iterator[Finding]:
             path = ("recipe", part, index, step.name)
             if step.name == "train":
                 for place, term in enumerate(step.parameters.losses):
-                    if term.name in NEED_COMPANION:
+                    if needs_companion(term):
                         message = f"the term `{term.name}` needs a companion, and the recipe gives agents none"
                         yield Finding((*path, "losses", place), message, hint)
             elif getattr(step.parameters, "of", "model") == "companion":

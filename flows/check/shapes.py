@@ -74,7 +74,7 @@ def _widths(spec: Spec, learners: list[_Model], above: list[_Model], companion: 
         if not using and spec.measure.predict != "prototypes":
             return
         compared = [companion, *learners] if companion is not None else learners
-    if any("aggregators" in roles(train.who) for train in using):
+    if any("top" in roles(train.who) for train in using):
         compared += above
     yield from _unequal(compared, "prototypes need")
 

@@ -103,7 +103,11 @@ def _links(plan: Plan) -> Table:
         arrives = _range(exchange.down_bytes if central else exchange.up_bytes)
         held = "replaces the model" if exchange.form == "parameters" else arrives
         back = most + _range(exchange.down_bytes) if central else "(peers: as up)"
-        table.add_row(exchange.form, most + _range(exchange.up_bytes), back, most + bytes_text(total), held)
+        way_up = most + _range(exchange.up_bytes)
+        if exchange.told_bytes:
+            whole = [size + more for size, more in zip(exchange.up_bytes, exchange.told_bytes, strict=True)]
+            way_up += f" ({_range(tuple(whole))} with labels or keys)"
+        table.add_row(exchange.form, way_up, back, most + bytes_text(total), held)
     if not plan.exchanges:
         table.add_row("nothing", "", "", "0 B", "")
     return table

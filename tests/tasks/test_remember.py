@@ -5,7 +5,6 @@ import torch
 from codistill.tasks.forget import Forget, forget
 from codistill.tasks.remember import Consolidate, Retrieve, Store, consolidate, retrieve, store
 from codistill.tasks.stores import Declaration
-from pydantic import ValidationError
 
 
 @pytest.mark.parametrize("memory", ["semantic", "episodic", "procedural"])
@@ -39,9 +38,16 @@ def test_forgetting(agent, context, rows, older_than, left):
     assert agent.memory.items("semantic")
 
 
-def test_only_long_term_memories_are_stored_to():
-    with pytest.raises(ValidationError):
-        Store(memory="sensory")
+@pytest.mark.parametrize("memory", ["sensory", "cash"])
+def test_what_is_neither_declared_nor_a_long_term_memory_is_refused(agent, context, rows, memory):
+    agent.memory.hold("working", "received", rows([1]), 2)
+    for operation in (
+        lambda: store(agent, Store(memory=memory), context),
+        lambda: retrieve(agent, Retrieve(memory=memory, knowledge="logits"), context),
+        lambda: forget(agent, Forget(memory=memory), context),
+    ):
+        with pytest.raises(ValueError, match=f"there is no memory '{memory}'; declare it under `memories`"):
+            operation()
 
 
 def remembering(agent, rows, context, keep, ids=range(400)):
