@@ -43,8 +43,6 @@ class Sharpened(Merge):
     takes: ClassVar[tuple[str, ...]] = ("logits",)
     scale: ClassVar[str | None] = "probabilities"
     one_out: ClassVar[bool] = False
-        False, description="an agent's own share cannot be taken out of what is sharpened"
-    )
     temperature: Annotated[float, Field(gt=0)] = Field(0.1, description="below 1 sharpens")
 
 
@@ -53,8 +51,6 @@ class Distilled(Merge):
 
     takes: ClassVar[tuple[str, ...]] = ("parameters",)
     one_out: ClassVar[bool] = False
-        False, description="an agent's own share cannot be taken out of what is distilled"
-    )
     steps: Annotated[int, Field(ge=1)] = Field(100, description="optimizer steps for each architecture")
     batch: Annotated[int, Field(ge=1)] = Field(64, description="public samples a step")
     temperature: Annotated[float, Field(gt=0)] = 1.0

@@ -25,8 +25,8 @@ class Merge(Parameters):
     """What every rule may say, and what a rule takes: the checks read it from here.
 
     ``takes``: forms of knowledge. ``scale``: of logits, where only one will do. ``side_by_side``: whether rows of one
-    id are never merged, so that each agent may tell of samples of its own. ``one_out``: whether one agent's share can be
-    taken out again. ``needs``: keys that the ``extract`` must say.
+    id are never merged, so that each agent may tell of samples of its own. ``one_out``: whether one agent's share can
+    be taken out again. ``needs``: keys that the ``extract`` must say.
     """
 
     takes: ClassVar[tuple[str, ...]] = tuple(FORMS)
