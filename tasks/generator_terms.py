@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,8 @@ else:
 
 class Generated(Parameters):
     """FedGen."""
+
+    recalls: ClassVar[str] = "parameters"
 
     generated_ce_weight: Weight = Field(10.0, description="weight of the head's cross entropy on generated features")
     kd_weight: Weight = Field(

@@ -86,10 +86,11 @@ def _recipe(spec: Spec) -> Iterator[str]:
     for path, when in moments(spec.recipe):
         if when.first > spec.rounds:
             yield f"{dotted(path)} begins in round {when.first}, and the run has {spec.rounds}."
-    used = {step.parameters.memory for step in steps if step.name in ("retrieve", "consolidate", "forget")}
+    used = {getattr(step.parameters, "memory", None) for step in steps if step.name not in ("store", "extract")}
     everything = any(step.name == "forget" and step.parameters.memory is None for step in steps)
     for name in spec.recipe.memories:
-        if not put_into(spec.recipe, name):
+        told = any(step.name == "extract" and getattr(step.parameters, "memory", None) == name for step in steps)
+        if not told and not put_into(spec.recipe, name):
             yield f"The memory {name} stays empty: nothing is ever stored in it."
         elif name not in used and not everything:
             yield f"Nothing ever retrieves, consolidates or forgets what is stored in {name}."

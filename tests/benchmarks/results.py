@@ -47,6 +47,14 @@ PATTERNS = {
     "hierarchical": "pattern={hierarchical: {tiers: [{name: edge, count: 4}, {name: cloud}]}}",
     "decentralized": "pattern={decentralized: {graph: {k-regular: {degree: 4}}}}",
 }
+MODELS_ABOVE = {
+    "fedagg": {
+        "distributed": "pattern={distributed: {server: {model: {mlp: {hidden: [256, 128]}}}}}",
+        "hierarchical": "pattern={hierarchical: {forward: own, tiers: [{name: edge, count: 4, model: {mlp: {hidden: [256, 128]}}}, "
+        "{name: cloud, model: {mlp: {hidden: [512, 256]}}}]}}",
+    }
+}
+"""Patterns whose aggregators have models, for recipes in which they learn."""
 PICTURES = ("fedavg", "fd", "fedmd", "feddf", "fedproto")
 """The recipes that are shown on larger cuts of pictures of 28x28."""
 FIRST = ("local", "ds-fl", "fd", "fedavg", "feddf", "fedkd", "fedmd", "fedntd", "fedproto", "fedprox", "fml")
@@ -131,7 +139,7 @@ def cells(recipes: Sequence[str], seeds: Sequence[int], asked: Asked, more: Sequ
     for recipe in recipes:
         said = [*overrides(asked, recipe), *more]
         # Who learns alone has no pattern, and is no different under any.
-        patterns = PATTERNS if recipe != "local" else {"any": "pattern=distributed"}
+        patterns = PATTERNS | MODELS_ABOVE.get(recipe, {}) if recipe != "local" else {"any": "pattern=distributed"}
         for pattern, override in patterns.items():
             variants = load_specs(f"fl/{recipe}", [*said, override, f"seed={list(seeds)}"])
             refused = carries(variants[0], variants[0].value.pattern.name)
