@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from .. import __version__
 from ..specs.printing import dump
-from ..specs.schema import Spec
+from ..specs.schema import Recipe, Spec
+from ..tasks.choice import Choice
 from .compile import agent_names, compile_spec
 from .folder import PARTS, RunFolder, replace_text, replacing
 from .holdings import Holdings, hold
@@ -76,10 +77,13 @@ def launch(spec: Spec, runs: Path, at: Path | None = None) -> Ready:
 
 
 def control_spec(spec: Spec) -> Spec:
-    """Return the same experiment with every agent alone: the recipe's training without what others gave."""
+    """Return the same experiment with every agent alone: the recipe's training without what others gave.
+
+    Where agents train only together with visiting models, each trains as often without them. What keeps a companion's
+    steps private goes with the companion.
+    """
     data = spec.model_dump(mode="json", by_alias=True)
-    steps = [step["train"] for step in data["recipe"]["round"] if "train" in step]
-    plain = [{"train": step | {"losses": [], "ce_weight": 1.0}} for step in steps]
+    plain = [{"train": _alone(step)} for step in trained_alone(spec.recipe)]
     start = [step for step in data["recipe"]["start"] if "train" in step]
     data |= {
         "name": "local",
@@ -91,6 +95,20 @@ def control_spec(spec: Spec) -> Spec:
     for group in data["agents"]:
         group |= {"availability": 1.0, "joins": 1, "leaves": None, "speed": None, "bandwidth": None, "latency": 0.0}
     return Spec.model_validate(data)
+
+
+def trained_alone(recipe: Recipe) -> list[Choice]:
+    """Return the steps of a round in which an agent learns from its own samples: to train, or else to learn mutually."""
+    trains = [step for step in recipe.round if step.name == "train"]
+    return trains or [step for step in recipe.round if step.name == "absorb" and step.parameters.by == "mutual"]
+
+
+def _alone(step: Choice) -> dict[str, Any]:
+    said = step.parameters.model_dump(mode="json", by_alias=True)
+    if step.name == "absorb":
+        return {key: said[key] for key in ("epochs", "batch", "optimizer", "when")}
+    guarded = said["private"] if said["private"] is not None and said["private"]["of"] == "model" else None
+    return said | {"losses": [], "ce_weight": 1.0, "private": guarded}
 
 
 def _make(folder: RunFolder, spec: Spec, holdings: Holdings, plan: Plan, control: str | None = None) -> None:

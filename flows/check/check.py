@@ -14,6 +14,7 @@ from ...specs.schema import Spec
 from ...tasks.data import DATASETS, DataError
 from ...tasks.patterns import PatternChoice
 from ..holdings import Holdings
+from ..launch import trained_alone
 from .bridge import of_bridge
 from .exchange import of_architectures, of_exchanges, of_public
 from .memories import of_memories, put_into
@@ -120,6 +121,6 @@ def _measure(spec: Spec) -> Iterator[Finding]:
             message = "no step stores prototypes in semantic memory, so there are none to predict with"
             yield Finding(("measure", "predict"), message, "take the recipe fedproto, or write `predict: classifier`")
     names = [step.name for step in spec.recipe.round]
-    if spec.measure.control == "local" and "aggregate" in names and "train" not in names:
+    if spec.measure.control == "local" and "aggregate" in names and not trained_alone(spec.recipe):
         message = "agents that learn alone need a `train` in the round, and the recipe has none"
         yield Finding(("measure", "control"), message, "write `control: none`")
