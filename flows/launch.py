@@ -98,13 +98,13 @@ def control_spec(spec: Spec) -> Spec:
 
 
 def trained_alone(recipe: Recipe) -> list[Choice]:
-    """Return the steps of a round in which an agent learns from its own samples: to train, or else to learn mutually."""
+    """Return the steps of a round in which an agent learns from its own samples: by itself, or else with visitors."""
     trains = [step for step in recipe.round if step.name == "train"]
     return trains or [step for step in recipe.round if step.name == "absorb" and step.parameters.by == "mutual"]
 
 
 def _alone(step: Choice) -> dict[str, Any]:
-    said = step.parameters.model_dump(mode="json", by_alias=True)
+    said: dict[str, Any] = step.parameters.model_dump(mode="json", by_alias=True)
     if step.name == "absorb":
         return {key: said[key] for key in ("epochs", "batch", "optimizer", "when")}
     guarded = said["private"] if said["private"] is not None and said["private"]["of"] == "model" else None

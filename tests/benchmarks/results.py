@@ -50,8 +50,9 @@ PATTERNS = {
 MODELS_ABOVE = {
     "fedagg": {
         "distributed": "pattern={distributed: {server: {model: {mlp: {hidden: [256, 128]}}}}}",
-        "hierarchical": "pattern={hierarchical: {forward: own, tiers: "
-        "[{name: edge, count: 4, model: {mlp: {hidden: [256, 128]}}}, {name: cloud, model: {mlp: {hidden: [512, 256]}}}]}}",
+        "hierarchical": "pattern={hierarchical: {forward: own, tiers: ["
+        "{name: edge, count: 4, model: {mlp: {hidden: [256, 128]}}}, "
+        "{name: cloud, model: {mlp: {hidden: [512, 256]}}}]}}",
     }
 }
 """Patterns whose aggregators have models, for recipes in which they learn."""
