@@ -262,7 +262,7 @@ def test_a_tree_that_passes_on_is_the_star(conduct, recipe, models, tree):
 
 @pytest.mark.parametrize("tree", GROWING)
 def test_with_models_at_every_tier_all_of_them_learn(conduct, tree):
-    star, other = conduct(spec(FEDAGG, LARGE, rounds=8)), conduct(spec(FEDAGG, GROWING[tree], rounds=8))
+    star, other = (conduct(spec(FEDAGG, one, 8, partition="by: iid")) for one in (LARGE, GROWING[tree]))
     assert apart(star, other) > 1e-4
     found = pq.read_table(other.table("metrics")).to_pylist()
     first, last = (
@@ -271,7 +271,7 @@ def test_with_models_at_every_tier_all_of_them_learn(conduct, tree):
     )
     tiers = {"edge", "top", "region"} if tree == "three tiers" else {"edge", "top"}
     assert {name.split("-")[0] for name in last} == {"m", "c"} | tiers
-    assert max(last.values()) < 1.5 and all(last[name] < first[name] - 0.3 for name in last), (first, last)
+    assert max(last.values()) < 1.7 and all(last[name] < first[name] - 0.3 for name in last), (first, last)
 
 
 @pytest.mark.parametrize("recipe", [FEDGKT, FEDAGG], ids=["fedgkt", "fedagg"])
