@@ -6,6 +6,7 @@ import pytest
 import torch
 from codistill.tasks.agent import Agent
 from codistill.tasks.aggregate import Aggregate, aggregate
+from codistill.tasks.extract import Extract, extract
 from codistill.tasks.knowledge import addressed_to, marked, together
 from codistill.tasks.streams import torch_stream
 from pydantic import TypeAdapter, ValidationError
@@ -111,3 +112,15 @@ def test_nobody_can_be_left_out_of_what_was_trained():
 
 def test_rows_keep_the_order_of_ids(told):
     assert together([told("b", [2, 7]), told("a", [1, 9])]).ids.tolist() == [1, 2, 7, 9]
+
+
+def test_the_order_in_which_an_agent_keeps_its_samples_changes_nothing(agent, context):
+    said = {"knowledge": "logits", "from": "private", "labels": True, "keys": "features"}
+    made = []
+    for ids in (agent.train_ids, agent.train_ids[torch.randperm(30, generator=torch_stream(1, "order"))]):
+        agent.train_ids = ids
+        extract(agent, TypeAdapter(Extract).validate_python(said), context)
+        packet = marked(agent.memory.recall("working", "to share"), "a")
+        made.append(aggregate(top(), [packet], rule(), context))
+    assert made[0].ids.tolist() == made[1].ids.tolist() == list(range(30))
+    assert torch.equal(made[0].values, made[1].values)
