@@ -23,8 +23,8 @@ Similarity = Literal["dot", "cosine", "l2"]
 DECODED = 2**22
 """Numbers that are decoded at a time."""
 
-NEVER = 2**40
-"""The age of a dead row, in rounds."""
+DEAD, EVER = 2**40, 2**32
+"""The age of a dead row, and one that no other row reaches, in rounds; apart as float32, in which they are compared."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ def _best(
 
     alive, age, most = part.marks.alive[some], None, None
     if asked.max_age is not None or not alive.all():
-        age = tensor(np.where(alive, asked.round - part.block.rounds[some].astype(np.int64), NEVER))
-        most = float(NEVER - 1 if asked.max_age is None else asked.max_age)
+        age = tensor(np.where(alive, asked.round - part.block.rounds[some].astype(np.int64), DEAD))
+        most = float(EVER if asked.max_age is None else asked.max_age)
     with torch.no_grad():
         found = retrieve(
             asked.queries,
