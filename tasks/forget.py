@@ -41,8 +41,7 @@ def forget(agent: Agent, parameters: Forget, context: Context) -> None:
         names = declared if parameters.memory is None else [parameters.memory] if parameters.memory in declared else []
         for name in names:
             if name in agent.memory.stores:
-                gone = agent.memory.store(name).forget(contributor=parameters.contributor, older_than=oldest)
-                agent.memory.note(Event(context.place, "forgotten", name, gone))
+                _unlearn_entries(agent, parameters.contributor, name, oldest, context)
         if parameters.memory not in declared:
             _unlearn_pieces(agent, parameters.contributor, parameters.memory, context)
     elif parameters.memory in declared:
@@ -52,13 +51,27 @@ def forget(agent: Agent, parameters: Forget, context: Context) -> None:
         agent.memory.drop(_kind(str(parameters.memory)), oldest)
 
 
+def _unlearn_entries(agent: Agent, contributor: str, name: str, oldest: int | None, context: Context) -> None:
+    """Take a contributor's entries out of a store; tell of those that may be made of several agents' knowledge."""
+    held = agent.memory.store(name)
+    gone = held.forget(contributor=contributor, older_than=oldest)
+    agent.memory.note(Event(context.place, "forgotten", name, gone))
+    mixed = agent.above or agent.name
+    left = held.count(mixed)
+    sentence = f"{name} holds what {mixed} made of what several agents said; {contributor} may stay in it"
+    agent.memory.note(Event(context.place, "kept", name, left, sentence))
+
+
 def _unlearn_pieces(agent: Agent, contributor: str, memory: str | None, context: Context) -> None:
-    """Take a contributor's rows out of what an agent holds as pieces; tell of what it is mixed into."""
+    """Take a contributor's rows out of what an agent holds as pieces; tell of what it is mixed into.
+
+    The owners of rows that are addressed are those whom they are for, not those who said them.
+    """
     kinds = [kind for kind in KINDS if kind != "working"] if memory is None else [_kind(memory)]
     for kind in kinds:
         for key, item in agent.memory.items(kind).items():
             held = item.knowledge
-            if isinstance(held, Rows) and held.owners is not None:
+            if isinstance(held, Rows) and held.owners is not None and not held.addressed:
                 if contributor in held.contributors:
                     rest = held.part(held.owners != held.contributors.index(contributor))
                     agent.memory.hold(kind, key, rest, item.round)

@@ -79,7 +79,8 @@ def store(agent: Agent, parameters: Store, context: Context) -> None:
         given = _filtered(agent, given, parameters, context)
     if parameters.memory in agent.memory.declared:
         assert isinstance(given, Rows)  # the check refuses others
-        _put(agent, parameters.memory, given, context)
+        maker = agent.name if parameters.what == "made" else agent.above or agent.name
+        _put(agent, parameters.memory, given, maker, context)
     else:
         agent.memory.hold(_kind(parameters.memory), given.form, given, context.round)
 
@@ -144,9 +145,10 @@ def _filtered(agent: Agent, given: Rows, said: Store, context: Context) -> Rows:
     return found.rows
 
 
-def _put(agent: Agent, name: str, given: Rows, context: Context) -> None:
+def _put(agent: Agent, name: str, given: Rows, maker: str, context: Context) -> None:
+    """Put rows into a store; those that say of none whose they are become ``maker``'s."""
     held = agent.memory.store(name)
-    known = marked(given, agent.above or agent.name)
+    known = marked(given, maker)
     assert isinstance(known, Rows)
     if held.declaration.keep < 1:
         known = known.part(torch.from_numpy(_kept(agent, name, known.ids.numpy(), context)))

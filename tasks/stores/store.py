@@ -168,6 +168,11 @@ class Store:
         """Return who contributed what is held, by name."""
         return tuple(sorted(used_contributors(self._table)[0]))
 
+    def count(self, contributor: str) -> int:
+        """Return how many entries a contributor has."""
+        place = self._table.place(contributor)
+        return sum(int((part.marks.alive & (part.block.owners == place)).sum()) for part in self._table.parts)
+
     def classes(self) -> tuple[int, ...]:
         """Return the classes of what is held, rising, without "not known"."""
         found = {int(label) for part in self._table.parts for label in np.unique(part.block.classes[part.marks.alive])}

@@ -4,10 +4,12 @@ import json
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from codistill.flows.plan import Plan
 from codistill.specs.library import recipe_names, spec_names
+from codistill.tasks.parameters import When, due
 
 SPEC = """
 name: planned
@@ -46,6 +48,8 @@ RECIPES = {
     "def-kt": "def-kt",
     "proxyfl": "{use: proxyfl, with: {companion: mlp}}",
     "dfml": "dfml",
+    "fedcache": "{use: fedcache, with: {extract.keys: {principal: {width: 20}}}}",
+    "idkd": "idkd",
 }
 
 
@@ -77,16 +81,20 @@ def test_a_plan_is_the_same_after_it_was_written_and_read(launched, recipe, patt
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("pattern", ["star", "tree", "ring", "complete"])
 def test_predicted_bytes_are_what_is_sent(conduct, recipe, pattern):
-    folder = conduct(spec(RECIPES[recipe], PATTERNS[pattern]))
+    agents = ONE if recipe == "idkd" else MIXED
+    folder = conduct(spec(RECIPES[recipe], PATTERNS[pattern], agents))
     plan, rows = Plan.read(folder.plan), table(folder, "ledger")
     place = {agent.name: index for index, agent in enumerate(plan.agents)}
-    (exchange,) = plan.exchanges
-    assert exchange.exact == (recipe != "fedkd")
+    assert plan.exchanges[-1].exact == (recipe not in ("fedkd", "idkd"))
+    told = When.model_validate({"until": 1})
     checked = Counter()
     for row in rows:
-        one, other = place[row["from"]], place[row["to"]]
+        one, other, exchange = place[row["from"]], place[row["to"]], plan.exchanges[row["exchange"]]
         if one < plan.learners:
             predicted, way = exchange.up_bytes[one], "up"
+            if recipe == "fedcache" and told.holds(row["round"]):
+                assert exchange.told_bytes[one] > 20 * 4 * plan.agents[one].samples
+                predicted += exchange.told_bytes[one]
         elif other < plan.learners:
             predicted, way = exchange.down_bytes[other], "down"
         else:
@@ -97,7 +105,8 @@ def test_predicted_bytes_are_what_is_sent(conduct, recipe, pattern):
         if exchange.exact:
             assert row["bytes"] >= predicted - most, row
     links = {"star": (5, 5), "tree": (5, 5), "ring": (10, 0), "complete": (20, 0)}[pattern]
-    assert (checked["up"], checked["down"]) == (2 * links[0], 2 * links[1])
+    times = 2 * sum(due(When.model_validate(e.rule["when"] or {}), 1) for e in plan.exchanges)
+    assert (checked["up"], checked["down"]) == (times * links[0], times * links[1])
     assert sum(exchange.down_bytes) == 0 or links[1]
 
 
@@ -277,3 +286,16 @@ def test_shipped_specs_compile(launched, name):
     plan = launched(find_spec(name).read_text()).plan
     assert plan.learners == 20 and plan.rounds == 20
     assert replace(plan, name="x").digest == plan.digest
+
+
+def test_an_exchange_costs_time_only_in_its_rounds_and_keys_in_theirs(launched):
+    slow = "agents[0].bandwidth=1.0"
+    usual = spec("fedcache", agents=ONE, rounds=4)
+    plan = launched(usual, slow).plan
+    (exchange,), times = plan.exchanges, np.diff([0.0, *(r.ends for r in plan.schedule)])
+    up, down, told = (np.array(of) for of in (exchange.up_bytes, exchange.down_bytes, exchange.told_bytes))
+    assert times[0] == pytest.approx((up + down + told).max() * 8 / 1e6)
+    assert times[1:] == pytest.approx([(up + down).max() * 8 / 1e6] * 3)
+    rare = launched(usual, slow, "recipe.aggregate.when={from: 2, every: 2}").plan
+    times = np.diff([0.0, *(r.ends for r in rare.schedule)])
+    assert times[[0, 2]].tolist() == [0, 0] and times[[1, 3]] == pytest.approx([(up + down).max() * 8 / 1e6] * 2)

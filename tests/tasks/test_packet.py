@@ -1,5 +1,7 @@
 """Every form under every encoding: what arrives, and what it weighs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -10,7 +12,7 @@ from codistill.tasks.models import MODELS
 from codistill.tasks.networks import build
 from codistill.tasks.packet import Label, decode, read, write
 from codistill.tasks.share import EncodingChoice, share
-from codistill.tasks.sizes import exact, model_bytes, rows_bytes
+from codistill.tasks.sizes import exact, model_bytes, rows_bytes, told_bytes
 from codistill.tasks.streams import torch_stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -194,6 +196,19 @@ def test_the_weight_of_rows_is_foretold(said, weighted):
                 weights = np.full(count, 2.5) if weighted else None
                 _, size = sent(rows_of(np.ones((count, width), np.float32), weights, form), said)
                 assert abs(size - rows_bytes(chosen, count, width, weighted)) <= 150
+
+
+@pytest.mark.parametrize("said", ROW_ENCODINGS, ids=str)
+@pytest.mark.parametrize("labels", [False, True])
+@pytest.mark.parametrize("width", [0, 3, 64])
+def test_the_weight_of_labels_and_keys_is_foretold(said, labels, width):
+    chosen = EncodingChoice.model_validate(said)
+    for count in (1, 10, 359):
+        rows = rows_of(np.ones((count, 10), np.float32) / 10)
+        classes = torch.zeros(count, dtype=torch.int64) if labels else None
+        rows = replace(rows, classes=classes, keys=torch.ones(count, width) if width else None)
+        foretold = rows_bytes(chosen, count, 10, False) + told_bytes(chosen, count, labels, width)
+        assert abs(sent(rows, said)[1] - foretold) <= 60
 
 
 @pytest.mark.parametrize(("name", "shape", "parameters"), NETWORKS)
