@@ -19,13 +19,13 @@ recipe: RECIPE
 """
 MEMORIES = """
   memories:
-    events: {kind: episodic, holds: class_logits, capacity: {bytes: 64MiB}, eviction: lru, encoding: {top-k: {k: 3}}}
+    events: {kind: episodic, holds: logits, capacity: {bytes: 64MiB}, eviction: lru, encoding: {top-k: {k: 3}}}
     facts: {kind: semantic, holds: class_logits, keep: 0.5}
     unused: {kind: semantic, holds: class_logits, capacity: {items: 1500}, keys: int8}
   round:
     - train: {}
-    - extract: {knowledge: class_logits, from: private}
-    - aggregate: {by: mean}
+    - extract: {knowledge: logits, from: private, labels: true}
+    - aggregate: {by: collect, weight: agents}
     - store: {memory: events, who: all}
     - consolidate: {memory: events, into: facts}
 """
@@ -62,7 +62,7 @@ def test_a_plan_shows_the_declared_memories(write, tmp_path):
     first = next(index for index, line in enumerate(lines) if line.startswith("memories"))
     cells = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines[first : first + 4]]
     assert cells[0] == ["memories", "kind", "holds", "capacity", "eviction", "encoding", "filled by"]
-    assert cells[1] == ["events", "episodic", "class_logits", "64MiB", "lru", "top-k k 3", "store, all"]
+    assert cells[1] == ["events", "episodic", "logits", "64MiB", "lru", "top-k k 3", "store, all"]
     assert cells[2] == [
         "facts", "semantic", "class_logits", "no bound, keeps 50.0 %", "float32", "consolidate, learners"
     ]  # fmt: skip
