@@ -24,12 +24,16 @@ def ablate_command(
     asked = ablations(memories, whole)
     variants = {WHOLE: whole} | {one.label: load_specs(name, [*overrides, *one.overrides]) for one in asked}
     labels = [label for label, some in variants.items() for _ in some]
-    titles = [f"ablation, run {number} of {len(labels)}: {label}" for number, label in enumerate(labels, start=1)]
     every = [variant for some in variants.values() for variant in some]
+    titles = [
+        f"ablation, run {number} of {len(every)}: {label}" + (f", seed {one.value.seed}" if len(whole) > 1 else "")
+        for number, (label, one) in enumerate(zip(labels, every, strict=True), start=1)
+    ]
     done = [one.folder.path for one in conduct(every, runs, None, without_prefect, quiet, titles)]
     found = side_by_side({label: [d for d, at in zip(done, labels, strict=True) if at == label] for label in variants})
     folder = runs / "ablations" / done[0].name
-    write_ablation(found, {one.label: {"memory": one.memory, "left": one.left} for one in asked}, folder)
+    facts = {one.label: {"memory": one.memory, "left": one.left} for one in asked}
+    write_ablation(found, {WHOLE: {"memory": None, "left": 1.0}} | facts, folder)
     if quiet:
         print(folder)
         return

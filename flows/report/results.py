@@ -161,9 +161,9 @@ class Results:
             role = str(role or entry.get("role") or roles.get(name) or "learner")
             group = str(group or entry.get("group") or ("agents" if role == "learner" else role))
             model = entry.get("model")
+            model = next(iter(model), None) if isinstance(model, dict) else model
             agents.append(AgentInfo(name, group, role, None if model is None else str(model)))
-        last = len(order)
-        return sorted(agents, key=lambda a: (a.role != "learner", order.get(a.name, last), natural_key(a.name)))
+        return sorted(agents, key=lambda a: (a.role != "learner", order.get(a.name, len(order)), natural_key(a.name)))
 
     def _values(self, table: pa.Table) -> dict[int, dict[str, tuple[float, int]]]:
         """Give round -> agent -> (value, weight) of the headline metric, over learners where there are any."""

@@ -25,6 +25,15 @@ TYPES: dict[str, dict[str, pa.DataType]] = {
         "round": pa.int32(), "agent": pa.string(), "role": pa.string(), "kind": pa.string(), "items": pa.int64(),
         "bytes": pa.int64(),
     },
+    "stores": {
+        "round": pa.int32(), "agent": pa.string(), "role": pa.string(), "store": pa.string(), "kind": pa.string(),
+        "items": pa.int64(), "bytes": pa.int64(), "hits": pa.int64(), "misses": pa.int64(),
+        "mean_age": pa.float64(), "refused": pa.int64(), "evicted": pa.int64(),
+    },
+    "events": {
+        "round": pa.int32(), "agent": pa.string(), "step": pa.string(), "what": pa.string(), "about": pa.string(),
+        "count": pa.int64(), "sentence": pa.string(),
+    },
     "partition": {"agent": pa.string(), "split": pa.string(), "label": pa.string(), "count": pa.int64()},
     "clock": {
         "round": pa.int32(), "agent": pa.string(), "compute_seconds": pa.float64(), "transfer_seconds": pa.float64(),

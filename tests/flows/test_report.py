@@ -6,6 +6,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from codistill.flows.report.drawing import figure_markup
@@ -61,9 +62,21 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_every_section_is_there_in_order(report: str) -> None:
     page = Page(report)
-    names = ["by-round", "by-bytes", "by-time", "gain", "links", "by-form", "held", "partition", "agents", "reproduce"]
+    names = [
+        "by-round",
+        "by-bytes",
+        "by-time",
+        "gain",
+        "links",
+        "by-form",
+        "held",
+        "held-by-tier",
+        "partition",
+        "agents",
+    ]
+    names += ["reproduce"]
     assert [found for found in page.ids if found in names] == names
-    assert page.names.count("figure") == page.names.count("figcaption") == page.names.count("svg") == 8
+    assert page.names.count("figure") == page.names.count("figcaption") == page.names.count("svg") == 9
     words = " ".join(page.words)
     for said in ("Li and Wang 2019", "between 6 agents (3 phone, 3 laptop), distributed, on digits, seed 1, 4 rounds",
                  "codistill run", "versions.torch", "sha256:abab", "The resolved spec", "Gain over local"):  # fmt: skip
@@ -191,6 +204,113 @@ def test_the_layout_follows_the_roles() -> None:
     assert ring(peers, both(("a", "c"), ("c", "b"), ("b", "d"), ("d", "a"))) == ["a", "c", "b", "d"]
     two_rings = both(("a", "b"), ("b", "c"), ("c", "a"), ("d", "e"), ("e", "f"), ("f", "d"))
     assert ring(list("abcdef"), two_rings) == list("abcdef")
+
+
+MEMORIES = {
+    "cache": {"kind": "episodic", "holds": "logits", "capacity": {"items": 50, "bytes": None},
+              "eviction": {"lru": {}}, "encoding": {"top-k": {"k": 3}}, "keep": 1.0},
+    "facts": {"kind": "semantic", "holds": "prototypes", "capacity": None, "eviction": {"fifo": {}},
+              "encoding": {"float32": {}}, "keep": 1.0},
+}  # fmt: skip
+
+
+def with_memories(folder: Path, memories: dict[str, Any] = MEMORIES, **said: Any) -> Path:
+    """A made-up run with a cache on its server and facts on two learners, and events of every kind."""
+    write_run(folder, agents=4, rounds=2, spec={"recipe": {"name": "r", "memories": memories, "round": []}}, **said)
+    write_table(
+        folder, "stores",
+        [
+            (1, "server", "server", "cache", "episodic", 30, 3000, 8, 2, 0.5, 0, 0),
+            (1, "phone-0", "learner", "facts", "semantic", 10, 700, 0, 0, 0.0, 0, 0),
+            (1, "laptop-0", "learner", "facts", "semantic", 9, 600, 0, 0, 0.0, 0, 0),
+            (2, "server", "server", "cache", "episodic", 50, 5000, 2, 8, 3.0, 0, 7),
+            (2, "phone-0", "learner", "facts", "semantic", 11, 800, 0, 0, 0.0, 1, 0),
+        ],
+    )  # fmt: skip
+    write_table(
+        folder, "events",
+        [
+            (1, "server", "aggregate.0", "filtered", "confidence", 12, ""),
+            (2, "server", "aggregate.0", "filtered", "confidence", 3, ""),
+            (1, "server", "aggregate.0", "filtered", "finite", 2, "rows of <phone-1> are not finite"),
+            (1, "phone-0", "store.0", "refused", "facts", 1, ""),
+            (2, "phone-1", "store.0", "refused", "facts", 5, ""),
+            (2, "server", "store.1", "evicted", "cache", 7, ""),
+            (2, "server", "forget.0", "forgotten", "cache", 4, ""),
+            (2, "laptop-0", "forget.0", "kept", "procedural", 1, "the weights of laptop-0 may have learned from b"),
+            (2, "phone-0", "forget.0", "kept", "procedural", 1, "the weights of phone-0 may have learned from b"),
+        ],
+    )  # fmt: skip
+    return folder
+
+
+def cells_of(text: str, name: str) -> list[list[str]]:
+    """The rows of the table in the section called ``name``, as words."""
+    section = text.split(f'<section id="{name}"')[1].split("</section>")[0]
+    rows = re.findall(r"<tr>(.*?)</tr>", section.split("<tbody>")[1], re.DOTALL)
+    return [[re.sub(r"<[^>]*>", "", cell) for cell in re.findall(r"<t[hd].*?</t[hd]>", row)] for row in rows]
+
+
+def test_the_report_tells_of_memories(tmp_path: Path) -> None:
+    text = write_report(with_memories(tmp_path / "run")).read_text(encoding="utf-8")
+    page = Page(text)
+    order = ["held", "held-by-tier", "served", "stores", "events", "partition"]
+    assert [found for found in page.ids if found in order] == order
+    assert cells_of(text, "stores") == [
+        # 10 of 20 found, 8 of them half a round old and 2 of them three rounds: an age of (8 * 0.5 + 2 * 3) / 10.
+        [
+            "cache",
+            "server",
+            "episodic",
+            "logits, top-k k 3",
+            "50 items, lru",
+            "50",
+            "5.0 kB",
+            "50.0 %",
+            "1.00",
+            "0",
+            "7",
+        ],
+        ["facts", "2 learners", "semantic", "prototypes, float32", "no bound", "20", "1.4 kB", "–", "–", "6", "0"],
+    ]
+    assert cells_of(text, "events") == [
+        ["filtered", "confidence", "aggregate.0", "server", "1 to 2", "15", ""],
+        ["filtered", "finite", "aggregate.0", "server", "1", "2", "rows of &lt;phone-1&gt; are not finite"],
+        ["refused", "facts", "store.0", "2 learners, most phone-1 (5)", "1 to 2", "6", ""],
+        ["evicted", "cache", "store.1", "server", "2", "7", ""],
+        ["forgotten", "cache", "forget.0", "server", "2", "4", ""],
+        ["kept", "procedural", "forget.0", "2 learners, most laptop-0 (1)", "2", "2", ""],
+    ]
+    assert "Not forgotten exactly" in text
+    assert text.count("<li>the weights of ") == 2
+
+
+def test_an_ablated_memory_shows_what_it_keeps(tmp_path: Path) -> None:
+    halved = {name: said | {"keep": 0.5 if name == "cache" else 1.0} for name, said in MEMORIES.items()}
+    text = report_markup(Results.read(with_memories(tmp_path / "run", halved)))
+    assert [row[5] for row in cells_of(text, "stores")] == ["50.0 %", "100.0 %"]
+
+
+def test_what_did_not_happen_has_no_section(tmp_path: Path) -> None:
+    page = Page(report_markup(Results.read(write_run(tmp_path / "run", agents=2, rounds=1, pattern="decentralized"))))
+    assert not {"stores", "events", "served", "held-by-tier"} & set(page.ids)
+
+
+def test_hostile_words_of_memories_stay_words(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", agents=2, rounds=1, spec={"recipe": {"memories": {HOSTILE: 3, "b": None}}})
+    write_table(folder, "stores", [(1, HOSTILE, HOSTILE, HOSTILE, HOSTILE, 1, 1, 1, 0, 1.0, 0, 0)])
+    write_table(folder, "events", [(1, HOSTILE, HOSTILE, what, HOSTILE, 1, HOSTILE) for what in (HOSTILE, "kept")])
+    text = report_markup(Results.read(folder))
+    assert Page(text).names.count("script") == 1
+    assert "alert(1)</script>" not in text
+
+
+def test_of_many_sentences_some_are_listed(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", agents=2, rounds=1)
+    write_table(folder, "events", [(1, "phone-0", "forget.0", "kept", "m", 1, f"sentence {i}") for i in range(50)])
+    text = report_markup(Results.read(folder))
+    assert text.count("<li>sentence ") == 40
+    assert "and 10 more" in text
 
 
 def test_no_report_without_a_run(tmp_path: Path) -> None:

@@ -5,6 +5,13 @@ from pathlib import Path
 
 import pytest
 from codistill.flows.report.headline import headline
+from codistill.flows.report.memories import (
+    event_counts,
+    held_by_role_and_kind,
+    hit_rate,
+    served_by_round,
+    store_figures,
+)
 from codistill.flows.report.results import Link, NotARunError, Results
 from codistill.flows.report.text import (
     bytes_text,
@@ -81,6 +88,61 @@ def test_helpers_add_up(tmp_path: Path) -> None:
     assert (partition.agents, partition.labels, partition.counts) == (["a", "b"], ["9", "10"], [[2, 4], [3, 0]])
     assert [(second, at.round) for second, at in results.accuracy_by_simulated_time()] == [(0.0, 0), (11.0, 2)]
     assert [agent.name for agent in results.agents()] == ["a", "b", "server"]
+
+
+def test_whoever_rests_still_holds_what_it_held(tmp_path: Path) -> None:
+    folder = small_run(tmp_path / "run")
+    write_table(
+        folder, "memory",
+        [
+            (0, "a", "learner", "sensory", 1, 100), (0, "b", "learner", "sensory", 1, 50),
+            (1, "a", "learner", "sensory", 1, 100), (1, "a", "learner", "working", 1, 9),
+            (1, "a", "learner", "episodic", 1, 7), (1, "server", "server", "episodic", 1, 30),
+            (2, "b", "learner", "sensory", 1, 50), (2, "b", "learner", "episodic", 1, 3),
+            (3, "a", "learner", "sensory", 1, 100),
+        ],
+    )  # fmt: skip
+    results = Results.read(folder)
+    assert results.bytes_held_by_kind() == {
+        "sensory": {0: 150, 1: 150, 2: 150, 3: 150},
+        "working": {1: 9},  # emptied at the end of its round
+        "episodic": {1: 37, 2: 40, 3: 33},  # in round 3 the learner a has forgotten its own
+    }
+    assert results.bytes_held_by_agent() == {"a": 100, "b": 53, "server": 30}
+    assert results.bytes_held_by_role() == {
+        "learner": {0: 150, 1: 166, 2: 160, 3: 153},
+        "server": {1: 30, 2: 30, 3: 30},
+    }
+    assert held_by_role_and_kind(results)["server"] == {"episodic": {1: 30, 2: 30, 3: 30}}
+
+
+def test_stores_and_events_add_up(tmp_path: Path) -> None:
+    folder = small_run(tmp_path / "run")
+    write_table(
+        folder, "stores",
+        [
+            (2, "a", "learner", "m", "episodic", 5, 50, 3, 1, 2.0, 0, 4),  # rows may come in any order
+            (1, "a", "learner", "m", "episodic", 9, 90, 1, 3, 6.0, 1, 0),
+            (1, "server", "server", "m", "episodic", 7, 70, 0, 4, 0.0, 0, 0),
+        ],
+    )  # fmt: skip
+    write_table(
+        folder, "events",
+        [(1, "a", "store.0", "refused", "m", 1, ""), (2, "a", "store.0", "refused", "m", 2, ""),
+         (2, "server", "store.0", "evicted", "m", 4, "")],
+    )  # fmt: skip
+    results = Results.read(folder)
+    learner, server = store_figures(results)
+    assert (learner.role, learner.items, learner.bytes, learner.agents) == ("learner", 5, 50, ["a"])
+    assert (learner.hit_rate, learner.mean_age) == (4 / 8, (3 * 2.0 + 1 * 6.0) / 4)
+    assert (learner.refused, learner.evicted) == (3, 4)  # two were refused before they reached the store
+    assert (server.role, server.hit_rate, server.mean_age, server.refused) == ("server", 0.0, None, 0)
+    (whole,) = store_figures(results, by_role=False)
+    assert (whole.items, whole.hit_rate, whole.refused) == (12, 4 / 12, 3)
+    assert hit_rate(results) == 4 / 12
+    assert served_by_round(results) == {"m": [(1, 1 / 8, 6.0), (2, 3 / 4, 2.0)]}
+    assert event_counts(results) == {"refused": 3, "evicted": 4}
+    assert headline(results).hit_rate == 4 / 12
 
 
 def test_headline_agrees_with_the_tables(tmp_path: Path) -> None:
