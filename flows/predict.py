@@ -8,8 +8,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from ..specs.schema import Recipe
+from ..tasks.aggregate import Aggregate
 from ..tasks.architecture import Architecture
 from ..tasks.keys import KeyChoice
 from ..tasks.knowledge import FORMS
@@ -17,7 +19,7 @@ from ..tasks.models import architecture
 from ..tasks.parameters import When, due
 from ..tasks.patterns import Topology
 from ..tasks.share import EncodingChoice
-from ..tasks.sizes import exact, model_bytes, rows_bytes, told_bytes
+from ..tasks.sizes import MODEL, TENSOR, exact, model_bytes, rows_bytes, told_bytes
 from .holdings import Holdings
 from .plan import AgentPlan, ExchangePlan
 from .rounds import Traffic
@@ -66,12 +68,27 @@ def exchange_bytes(
         if answer is not None:
             own, by_class = answer.by.name == "nearest", FORMS[form].keyed_by == "class"
             merged = rows if own else int(everything) if by_class else merged
-        returned.append(rows_bytes(down, merged, features if form == "prototypes" else classes, True))
+        returned.append(
+            rows_bytes(down, merged, features if form == "prototypes" else classes, weighted or not to_each)
+        )
     if not topology.aggregators:
         returned = [0] * len(learners)
+    numbers, tensors = _brought(exchange, learners, known, classes)
+    if numbers and topology.aggregators:
+        returned = [size + MODEL + tensors * (TENSOR + 24) + numbers * 4 for size in returned]
+        foretold = False
     foretold &= not filtered and (answer is None or answer.by.name == "nearest")
     more = tuple(told) if any(told) else ()
     return replace(exchange, up_bytes=tuple(sent), down_bytes=tuple(returned), told_bytes=more, exact=foretold)
+
+
+def _brought(
+    exchange: ExchangePlan, learners: Sequence[AgentPlan], known: Mapping[str, Architecture], classes: int
+) -> tuple[int, int]:
+    rule: Any = TypeAdapter(Aggregate).validate_python(exchange.rule)
+    features = max(known[str(learner.architecture)].features for learner in learners)
+    brought: tuple[int, int] = rule.brings(classes, features, len(learners))
+    return brought
 
 
 def answers(recipe: Recipe) -> list[Any]:

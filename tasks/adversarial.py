@@ -39,6 +39,10 @@ class AdversarialConsensus(Merge):
     )
     hidden: Annotated[int, Field(ge=1)] = Field(64, description="width of the discriminator's hidden layer")
 
+    def brings(self, classes: int, features: int, contributors: int) -> tuple[int, int]:
+        """Return the numbers and the tensors of the discriminator."""
+        return (classes + 1) * self.hidden + contributors * (self.hidden + 1), 2 + contributors
+
 
 @AGGREGATES.register("adversarial", AdversarialConsensus)
 def adversarial(agent: Agent, packets: Sequence[Rows], said: AdversarialConsensus, context: Context) -> Rows:

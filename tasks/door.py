@@ -50,6 +50,10 @@ class Merge(Parameters):
         default_factory=list, description="which of the merged rows are passed on; others are counted"
     )
 
+    def brings(self, classes: int, features: int, contributors: int) -> tuple[int, int]:
+        """Return how many numbers, in how many tensors, come back beside what was exchanged: a model that helps."""
+        return 0, 0
+
 
 def admitted(agent: Agent, packets: Sequence[Knowledge], said: Merge, context: Context) -> list[Knowledge]:
     """Return what of ``packets`` may be merged. What is not finite never is: rows, or a whole model, and counted.

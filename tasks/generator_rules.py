@@ -50,6 +50,11 @@ class FeatureGeneration(Merge):
         description="of the generator, made anew each round",
     )
 
+    def brings(self, classes: int, features: int, contributors: int) -> tuple[int, int]:
+        """Return the numbers and the tensors of the generator."""
+        inner, outer = (self.noise + classes + 4) * self.hidden + 1, (self.hidden + 1) * features
+        return inner + outer, 8
+
 
 class DataFreeDistillation(Merge):
     """DENSE."""
@@ -211,7 +216,7 @@ def data_free_distilled(
         for one, student in students.items()
     }
     samples = {one: merged.samples_by.get(one, merged.samples) for one in fused}
-    return _with_generator(Models(fused, samples, merged.labels), generator)
+    return Models(fused, samples, merged.labels)  # the generator stays: nobody below has use for it
 
 
 def _network(identity: str, tensors: Mapping[str, torch.Tensor], context: Context) -> Network:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ...specs.load import load_specs
 from ..ablate import ablations
@@ -32,7 +33,7 @@ def ablate_command(
     done = [one.folder.path for one in conduct(every, runs, None, without_prefect, quiet, titles)]
     found = side_by_side({label: [d for d, at in zip(done, labels, strict=True) if at == label] for label in variants})
     folder = runs / "ablations" / done[0].name
-    facts = {one.label: {"memory": one.memory, "left": one.left} for one in asked}
+    facts: dict[str, dict[str, Any]] = {one.label: {"memory": one.memory, "left": one.left} for one in asked}
     write_ablation(found, {WHOLE: {"memory": None, "left": 1.0}} | facts, folder)
     if quiet:
         print(folder)
