@@ -12,7 +12,7 @@ from ...specs.schema import Spec
 from ...tasks.patterns import GRAPHS
 from ..compile import agent_names
 from ..holdings import Holdings
-from .recipe import NEED_COMPANION
+from .recipe import FROM_MEMORY, NEED_COMPANION
 
 MANY_ROWS = 5_000_000
 
@@ -74,8 +74,9 @@ def _recipe(spec: Spec) -> Iterator[str]:
     trained = {term.name for step in steps if step.name == "train" for term in step.parameters.losses}
     for index, step in enumerate(steps):
         if step.name == "retrieve":
-            after = {t.name for s in steps[index + 1 :] if s.name == "train" for t in s.parameters.losses}
-            if step.parameters.knowledge not in after:
+            trains = [s.parameters for s in steps[index + 1 :] if s.name == "train"]
+            after = {FROM_MEMORY.get(term.name) for train in trains for term in train.losses}
+            if step.parameters.who != "top" and step.parameters.knowledge not in after:
                 yield f"Remembered {step.parameters.knowledge} are retrieved and no later step uses them."
     if spec.recipe.companion is not None and not trained & set(NEED_COMPANION):
         yield f"The companion never learns: no `train` has the term {' or '.join(NEED_COMPANION)}."

@@ -10,8 +10,13 @@ from ...specs.schema import Recipe
 from .places import Finding, in_round
 
 NEED_COMPANION = ("mutual", "adaptive_mutual")
-FROM_MEMORY = ("class_logits", "prototypes")
-"""Terms of ``train`` that read the form of their own name from working memory."""
+FROM_MEMORY = {
+    "class_logits": "class_logits",
+    "prototypes": "prototypes",
+    "sample_logits": "logits",
+    "pseudo_labels": "logits",
+}
+"""Terms of ``train`` that read working memory, and the form that they look for there."""
 
 
 @dataclass(frozen=True)
@@ -200,9 +205,11 @@ def _recalled(recipe: Recipe, index: int, said: Any) -> Iterator[Finding]:
     before = [step.parameters for step in recipe.round[:index] if step.name == "retrieve"]
     for place, term in enumerate(said.losses):
         if term.name in FROM_MEMORY:
-            if not any(r.knowledge == term.name and roles(r.who) & roles(said.who) for r in before):
-                message = f"the term `{term.name}` needs remembered {term.name}, and nothing retrieves them before"
-                hint = f"put `retrieve: {{memory: semantic, knowledge: {term.name}}}` before this `train`"
+            form = FROM_MEMORY[term.name]
+            if not any(r.knowledge == form and roles(r.who) & roles(said.who) for r in before):
+                message = f"the term `{term.name}` needs remembered {form}, and nothing retrieves them before"
+                memory = "episodic" if form == "logits" else "semantic"
+                hint = f"put `retrieve: {{memory: {memory}, knowledge: {form}}}` before this `train`"
                 yield Finding((*path, place), message, hint)
         elif term.name == "not_true" and said.on == "public":
             message = "the term `not_true` knows the scores of private samples alone"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from codistill.flows.check.check import carries, check, check_with
+from codistill.flows.check.check import carries, check, check_with, notes
 from codistill.flows.compile import compile_spec
 from codistill.flows.holdings import hold
 from codistill.specs.load import load_specs
@@ -78,6 +78,19 @@ def test_what_does_not_fit_together(tmp_path: Path, sections: dict[str, str], ph
         sections = {"pattern": "distributed", **sections}
     found = told(tmp_path, **sections)
     assert phrase in found, found
+
+
+@pytest.mark.parametrize("recipe", ["fedgkt", "fedcache"])
+def test_what_is_retrieved_for_the_term_sample_logits_is_used(tmp_path: Path, recipe: str) -> None:
+    assert notes(loaded(tmp_path, recipe=recipe, pattern="distributed")) == []
+    alone = f"{{use: {recipe}, with: {{train.losses: []}}}}"
+    (note,) = notes(loaded(tmp_path, recipe=alone, pattern="distributed"))
+    assert "Remembered logits are retrieved and no later step uses them" in note
+
+
+def test_the_term_sample_logits_needs_what_it_distils(tmp_path: Path) -> None:
+    steps = "[{train: {losses: [sample_logits]}}]"
+    assert "needs remembered logits, and nothing retrieves them" in told(tmp_path, recipe=steps, pattern="distributed")
 
 
 def test_features_of_unequal_width_are_named_with_a_remedy(tmp_path: Path) -> None:
