@@ -20,6 +20,9 @@ EXTRACT = """
   with:
     extract: {knowledge: logits, from: bridge, memory: bridge, labels: true, keys: {principal: {width: 8}}}"""
 
+DEFAULTS = "{hierarchical: {tiers: [{name: edge, count: 2}, {name: cloud}]}}"
+BARE = "{use: fedagg, with: {above: null}}"
+
 
 def text_of(**sections: str) -> str:
     said = {"data": DATA, "agents": AGENTS, "pattern": TREE, "recipe": "fedagg", "rounds": "1"} | sections
@@ -37,7 +40,7 @@ def told(folder: Path, **sections: str) -> str:
     return "\n".join(str(problem) for problem in check(loaded(folder, **sections)))
 
 
-@pytest.mark.parametrize("pattern", [TREE, STAR, "decentralized"])
+@pytest.mark.parametrize("pattern", [TREE, STAR, "decentralized", "distributed", DEFAULTS])
 @pytest.mark.parametrize("recipe", ["fedagg", EXTRACT])
 def test_fedagg_runs_under_every_pattern(tmp_path: Path, pattern: str, recipe: str) -> None:
     assert told(tmp_path, pattern=pattern, recipe=recipe) == ""
@@ -45,17 +48,38 @@ def test_fedagg_runs_under_every_pattern(tmp_path: Path, pattern: str, recipe: s
 
 @pytest.mark.parametrize("pattern", [STAR.replace("{model: mlp}", "{}"), "hierarchical", "decentralized"])
 def test_fedgkt_runs_under_every_pattern(tmp_path: Path, pattern: str) -> None:
-    tree = "{hierarchical: {tiers: [{name: edge, count: 2}, {name: cloud}]}}"
-    said = {"recipe": "fedgkt", "pattern": tree if pattern == "hierarchical" else pattern}
+    said = {"recipe": "fedgkt", "pattern": DEFAULTS if pattern == "hierarchical" else pattern}
     assert told(tmp_path, **said) == ""
+
+
+@pytest.mark.parametrize(
+    ("pattern", "models"),
+    [
+        ("distributed", [True]),
+        (STAR, ["mlp(hidden=64)"]),
+        (DEFAULTS, [False, False, True]),
+        (DEFAULTS.replace("{tiers", "{forward: own, tiers"), [True, True, True]),
+        (TREE, ["mlp(hidden=64)", "mlp(hidden=64)", "cnn(channels=16x32,kernel=3,hidden=64)"]),
+        ("decentralized", []),
+    ],
+)
+def test_who_has_the_recipes_model(tmp_path: Path, pattern: str, models: list[str | bool]) -> None:
+    spec = loaded(tmp_path, pattern=pattern)
+    plan = compile_spec(spec.value, hold(spec.value, tmp_path / "cache"))
+    given = {True: "mlp(hidden=256x128)", False: None}
+    assert [a.architecture for a in plan.agents[4:]] == [given[m] if isinstance(m, bool) else m for m in models]
 
 
 @pytest.mark.parametrize(
     ("sections", "phrase"),
     [
-        ({"pattern": "distributed"}, "server has no model, and parents learn bridge samples with their own"),
+        (
+            {"pattern": "distributed", "recipe": BARE},
+            "server has no model, and parents learn bridge samples with their own",
+        ),
         ({"pattern": TREE.replace("forward: own, ", "")}, "edge has a model, and with `forward: merged` it says"),
-        ({"pattern": TREE.replace(", model: cnn", "")}, "cloud has no model"),
+        ({"pattern": TREE.replace(", model: cnn", ""), "recipe": BARE}, "cloud has no model"),
+        ({"pattern": TREE.replace(", model: mlp", ""), "recipe": BARE}, "edge has no model, and `forward: own`"),
         ({"data": "{dataset: digits, partition: {by: iid}}"}, "a code of principal components needs public samples"),
         ({"recipe": EXTRACT.replace("memory: bridge", "memory: other")}, "and other is none"),
         ({"recipe": EXTRACT.replace("memory: bridge, ", "")}, "and none is named"),
