@@ -43,6 +43,7 @@ def compile_spec(spec: Spec, holdings: Holdings) -> Plan:
         for agent, train, test in zip(learners, holdings.partition.train, holdings.partition.test, strict=True)
     ]
     topology: Topology = PATTERNS[spec.pattern.name].function(spec.pattern.parameters, len(learners))
+    topology = _with_models(topology, spec.recipe)
     learners = _under(learners, topology)
     aggregators = _aggregators(topology, holdings, classes, len(learners))
     exchanges = tuple(exchange_plans(spec.recipe))
@@ -140,6 +141,22 @@ def _under(learners: list[AgentPlan], topology: Topology) -> list[AgentPlan]:
     if not topology.parents:
         return learners
     return [replace(a, parent=len(learners) + p) for a, p in zip(learners, topology.parents, strict=True)]
+
+
+def takes_model(recipe: Recipe, tier: int, tiers: int, forward: str) -> bool:
+    """Whether an aggregator to which the pattern gives no model has the recipe's."""
+    return recipe.above is not None and (tier == tiers - 1 or forward == "own")
+
+
+def _with_models(topology: Topology, recipe: Recipe) -> Topology:
+    """Return ``topology`` with the recipe's model for those above to which the pattern gives none."""
+    made = tuple(
+        replace(one, model=recipe.above)
+        if one.model is None and takes_model(recipe, one.tier, topology.tiers, topology.forward)
+        else one
+        for one in topology.aggregators
+    )
+    return replace(topology, aggregators=made)
 
 
 def _aggregators(topology: Topology, holdings: Holdings, classes: int, learners: int) -> list[AgentPlan]:

@@ -10,7 +10,7 @@ from .override import apply, parse_path
 from .problems import Path, Problem, SpecError, suggestion
 from .tree import Node, read
 
-FIELDS = ("name", "cite", "differs", "companion", "memories", "start", "round")
+FIELDS = ("name", "cite", "differs", "companion", "above", "memories", "start", "round")
 
 
 def expand_recipe(root: Node) -> tuple[Node, list[Problem]]:

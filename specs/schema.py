@@ -57,6 +57,11 @@ class Recipe(Parameters):
     cite: str = Field("", description="the paper")
     differs: str = Field("", description="what differs from the paper")
     companion: ModelChoice | None = Field(None, description="a second model of every agent, alike on all of them")
+    above: ModelChoice | None = Field(
+        None,
+        description="the model of the server, or of the top of a tree, and with `forward: own` of each tier, "
+        "where the pattern gives it none",
+    )
     memories: dict[MemoryName, Declaration] = Field(
         default_factory=dict, description="the stores that agents have, by name; each agent has its own"
     )

@@ -77,13 +77,11 @@ def bridge_samples(agent: Agent, received: Any, said: BridgeSamples, context: Co
 
     Wu et al. 2024 (INFOCOM), eq. 6-9: cross entropy plus gamma KL on samples decoded from codes; a learner that hears
     of its own adds cross entropy on the samples themselves. Codes and labels that come along go to ``memory``, where
-    later rounds find them. What an agent says itself it does not learn: among peers each is a parent to its neighbours.
+    later rounds find them. Among peers each is a parent to its neighbours and to itself.
     """
     assert isinstance(received, Rows)
     own = received.owners is None
     rows = cast(Rows, marked(received, agent.name))
-    if not own and agent.name in rows.contributors:
-        rows = rows.part(torch.ne(cast("torch.Tensor", rows.owners), rows.contributors.index(agent.name)))
     if rows.keys is not None:
         _hold(agent, said.memory, rows, context)
     known = completed(rows, agent.memory.store(said.memory))

@@ -11,7 +11,7 @@ from ...tasks.choice import Choice
 from ...tasks.operations import NEED_A_MODEL
 from ...tasks.patterns import GRAPHS, PATTERNS, changes
 from ...tasks.streams import numpy_stream
-from ..compile import agent_names, names_in
+from ..compile import agent_names, names_in, takes_model
 from .exchange import described, identity
 from .places import Finding, in_round
 from .recipe import exchanges, received, roles
@@ -38,13 +38,23 @@ def of_pattern(spec: Spec) -> Iterator[Finding]:
 
 
 def tiers(spec: Spec) -> list[tuple[Path, Any, int]]:
-    """Return the path, the parameters and the number of agents of each tier of aggregators."""
+    """Return the path, the parameters and the number of agents of each tier of aggregators.
+
+    A tier that takes the recipe's model has it here.
+    """
     said = spec.pattern.parameters
+    found: list[tuple[Path, Any, int]] = []
     if spec.pattern.name == "distributed":
-        return [(("pattern", "distributed", "server"), said.server, 1)]
-    if spec.pattern.name == "hierarchical":
-        return [(("pattern", "hierarchical", "tiers", i), tier, tier.count) for i, tier in enumerate(said.tiers)]
-    return []
+        found = [(("pattern", "distributed", "server"), said.server, 1)]
+    elif spec.pattern.name == "hierarchical":
+        found = [(("pattern", "hierarchical", "tiers", i), tier, tier.count) for i, tier in enumerate(said.tiers)]
+    forward = getattr(said, "forward", "merged")
+    return [
+        (path, tier.model_copy(update={"model": spec.recipe.above}), count)
+        if tier.model is None and takes_model(spec.recipe, index, len(found), forward)
+        else (path, tier, count)
+        for index, (path, tier, count) in enumerate(found)
+    ]
 
 
 def _names(spec: Spec) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from codistill.flows.check.check import carries, check, check_with
+from codistill.flows.check.check import carries, check, check_with, notes
 from codistill.flows.compile import compile_spec
 from codistill.flows.holdings import hold
 from codistill.specs.load import load_specs
@@ -19,6 +19,9 @@ EXTRACT = """
   use: fedagg
   with:
     extract: {knowledge: logits, from: bridge, memory: bridge, labels: true, keys: {principal: {width: 8}}}"""
+
+DEFAULTS = "{hierarchical: {tiers: [{name: edge, count: 2}, {name: cloud}]}}"
+BARE = "{use: fedagg, with: {above: null}}"
 
 
 def text_of(**sections: str) -> str:
@@ -37,7 +40,7 @@ def told(folder: Path, **sections: str) -> str:
     return "\n".join(str(problem) for problem in check(loaded(folder, **sections)))
 
 
-@pytest.mark.parametrize("pattern", [TREE, STAR, "decentralized"])
+@pytest.mark.parametrize("pattern", [TREE, STAR, "decentralized", "distributed", DEFAULTS])
 @pytest.mark.parametrize("recipe", ["fedagg", EXTRACT])
 def test_fedagg_runs_under_every_pattern(tmp_path: Path, pattern: str, recipe: str) -> None:
     assert told(tmp_path, pattern=pattern, recipe=recipe) == ""
@@ -45,17 +48,38 @@ def test_fedagg_runs_under_every_pattern(tmp_path: Path, pattern: str, recipe: s
 
 @pytest.mark.parametrize("pattern", [STAR.replace("{model: mlp}", "{}"), "hierarchical", "decentralized"])
 def test_fedgkt_runs_under_every_pattern(tmp_path: Path, pattern: str) -> None:
-    tree = "{hierarchical: {tiers: [{name: edge, count: 2}, {name: cloud}]}}"
-    said = {"recipe": "fedgkt", "pattern": tree if pattern == "hierarchical" else pattern}
+    said = {"recipe": "fedgkt", "pattern": DEFAULTS if pattern == "hierarchical" else pattern}
     assert told(tmp_path, **said) == ""
+
+
+@pytest.mark.parametrize(
+    ("pattern", "models"),
+    [
+        ("distributed", [True]),
+        (STAR, ["mlp(hidden=64)"]),
+        (DEFAULTS, [False, False, True]),
+        (DEFAULTS.replace("{tiers", "{forward: own, tiers"), [True, True, True]),
+        (TREE, ["mlp(hidden=64)", "mlp(hidden=64)", "cnn(channels=16x32,kernel=3,hidden=64)"]),
+        ("decentralized", []),
+    ],
+)
+def test_who_has_the_recipes_model(tmp_path: Path, pattern: str, models: list[str | bool]) -> None:
+    spec = loaded(tmp_path, pattern=pattern)
+    plan = compile_spec(spec.value, hold(spec.value, tmp_path / "cache"))
+    given = {True: "mlp(hidden=256x128)", False: None}
+    assert [a.architecture for a in plan.agents[4:]] == [given[m] if isinstance(m, bool) else m for m in models]
 
 
 @pytest.mark.parametrize(
     ("sections", "phrase"),
     [
-        ({"pattern": "distributed"}, "server has no model, and parents learn bridge samples with their own"),
+        (
+            {"pattern": "distributed", "recipe": BARE},
+            "server has no model, and parents learn bridge samples with their own",
+        ),
         ({"pattern": TREE.replace("forward: own, ", "")}, "edge has a model, and with `forward: merged` it says"),
-        ({"pattern": TREE.replace(", model: cnn", "")}, "cloud has no model"),
+        ({"pattern": TREE.replace(", model: cnn", ""), "recipe": BARE}, "cloud has no model"),
+        ({"pattern": TREE.replace(", model: mlp", ""), "recipe": BARE}, "edge has no model, and `forward: own`"),
         ({"data": "{dataset: digits, partition: {by: iid}}"}, "a code of principal components needs public samples"),
         ({"recipe": EXTRACT.replace("memory: bridge", "memory: other")}, "and other is none"),
         ({"recipe": EXTRACT.replace("memory: bridge, ", "")}, "and none is named"),
@@ -78,6 +102,19 @@ def test_what_does_not_fit_together(tmp_path: Path, sections: dict[str, str], ph
         sections = {"pattern": "distributed", **sections}
     found = told(tmp_path, **sections)
     assert phrase in found, found
+
+
+@pytest.mark.parametrize("recipe", ["fedgkt", "fedcache"])
+def test_what_is_retrieved_for_the_term_sample_logits_is_used(tmp_path: Path, recipe: str) -> None:
+    assert notes(loaded(tmp_path, recipe=recipe, pattern="distributed")) == []
+    alone = f"{{use: {recipe}, with: {{train.losses: []}}}}"
+    (note,) = notes(loaded(tmp_path, recipe=alone, pattern="distributed"))
+    assert "Remembered logits are retrieved and no later step uses them" in note
+
+
+def test_the_term_sample_logits_needs_what_it_distils(tmp_path: Path) -> None:
+    steps = "[{train: {losses: [sample_logits]}}]"
+    assert "needs remembered logits, and nothing retrieves them" in told(tmp_path, recipe=steps, pattern="distributed")
 
 
 def test_features_of_unequal_width_are_named_with_a_remedy(tmp_path: Path) -> None:

@@ -144,14 +144,22 @@ def test_a_learner_that_hears_of_its_own_samples_adds_them(leaf, world, first, r
     assert kept is aim  # a learner answers nobody
 
 
-def test_a_peer_learns_from_others_and_not_from_itself(leaf, another, first):
+def test_a_peer_is_a_parent_to_its_neighbours_and_itself(leaf, another, first):
     other = with_memory(another("laptop", torch.arange(40, 55)))
     mine, theirs = told(leaf, first), told(other, first)
-    twin = with_memory(another("phone", torch.arange(30)))
-    learn(leaf, together([mine, theirs]), first)
-    learn(twin, theirs, first)
-    assert torch.equal(leaf.models["model"].head.weight, twin.models["model"].head.weight)
-    assert told(leaf, first).ids.tolist() == list(range(30))
+    everything = together([mine, theirs])
+    with_itself, without = (
+        with_memory(another("phone", torch.arange(30))),
+        with_memory(another("phone", torch.arange(30))),
+    )
+    told(with_itself, first), told(without, first)
+    kept = learn(with_itself, everything, first)
+    learn(without, theirs, first)
+    assert kept is everything
+    assert len(with_itself.memory.store("bridge")) == 45 and len(without.memory.store("bridge")) == 45
+    apart = with_itself.models["model"].head.weight - without.models["model"].head.weight
+    assert apart.abs().max() > 1e-4
+    assert told(with_itself, first).ids.tolist() == list(range(30))
 
 
 def test_an_agent_without_samples_says_nothing(another, first, context):
