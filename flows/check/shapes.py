@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from ...specs.problems import Path
@@ -47,6 +48,7 @@ def of_shapes(spec: Spec, holdings: Holdings) -> Iterator[Finding]:
         companion, wrong = _fitted("companion", ("recipe", "companion"), spec.recipe.companion, holdings)
         yield from wrong
     yield from _widths(spec, learners, above, companion)
+    yield from _keys(spec, learners, holdings)
     yield from _empty(spec, holdings)
 
 
@@ -84,6 +86,21 @@ def _widths(spec: Spec, learners: list[_Model], above: list[_Model], companion: 
         if width != wanted:
             message = f"prototypes need features of equal width ({said})"
             yield Finding(model.path, message, _remedy(model, wanted, first))
+
+
+def _keys(spec: Spec, learners: list[_Model], holdings: Holdings) -> Iterator[Finding]:
+    """Find models that make keys of other widths than the others, where they are to be searched together."""
+    values, public = prod(holdings.input_shape), len(holdings.public)
+    for exchange in exchanges(spec.recipe):
+        said: Any = getattr(exchange.made, "keys", None)
+        if said is None:
+            continue
+        there = [(m, said.parameters.numbers(m.made.features, values, public)) for m in learners if m.made is not None]
+        shown = ", ".join(f"{model.name}: {width}" for model, width in there)
+        for model, width in there:
+            if width != there[0][1]:
+                message = f"the keys {said.name} are of unequal width ({shown})"
+                yield Finding(model.path, message, "take the keys projection, or models with features of one width")
 
 
 def _remedy(model: _Model, wanted: int, first: _Model) -> str:
