@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -24,6 +24,9 @@ KEYS: Registry[Callable[..., torch.Tensor]] = Registry("keys")
 
 class Key(Parameters):
     """What every way to make keys can tell beforehand."""
+
+    needs_public: ClassVar[bool] = False
+    """Whether it looks at the public samples."""
 
     def numbers(self, features: int, values: int, public: int) -> int:
         """Return how many numbers a key has, where models have so many features and samples so many values."""
@@ -51,6 +54,7 @@ class Projection(Key):
 class Principal(Key):
     """A linear code."""
 
+    needs_public: ClassVar[bool] = True
     width: Annotated[int, Field(ge=1, le=4096)] = Field(32, description="principal components, at most")
 
     def numbers(self, features: int, values: int, public: int) -> int:

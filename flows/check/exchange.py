@@ -192,6 +192,10 @@ def _public_users(recipe: Recipe) -> Iterator[tuple[Path, str]]:
                 yield (*path, "on"), f"`{step.name}` on public"
             elif step.name == "aggregate" and said.by == "distilled":
                 yield (*path, "by"), "the rule distilled"
+            asking = step.name == "retrieve"
+            key = getattr(said.by.parameters if asking else said, "keys", None)
+            if key is not None and key.parameters.needs_public:
+                yield (*path, "by" if asking else "keys"), f"the keys {key.name}"
 
 
 def of_architectures(spec: Spec) -> Iterator[Finding]:

@@ -161,7 +161,7 @@ def _aggregators(spec: Spec) -> Iterator[Finding]:
 
 
 def _top(spec: Spec) -> Iterator[Finding]:
-    """Find what a server or a root cannot answer: its own samples, of which it has none, and rows sent back whole."""
+    """Find where aggregators would need samples of their own, and where all that was collected would be sent back."""
     known, steps = exchanges(spec.recipe), spec.recipe.round
     for index, step in enumerate(steps):
         said = step.parameters
@@ -171,6 +171,12 @@ def _top(spec: Spec) -> Iterator[Finding]:
             message = "aggregators have no samples of their own to ask for"
             yield Finding(in_round(index, "retrieve", "for"), message, "write `for: received`")
     for exchange in known:
+        for key in ("filters", "select"):
+            for place, one in enumerate(getattr(exchange.rule, key)):
+                if getattr(one.parameters, "needs_samples", False):
+                    message = f"the filter {one.name} looks at an agent's own samples, and aggregators have none"
+                    path = (*in_round(exchange.index, "aggregate", key), place)
+                    yield Finding(path, message, "let learners filter, in the `extract`, or take another filter")
         following = next((e.index for e in known if e.index > exchange.index), len(steps))
         after = steps[exchange.index : following]
         answered = any(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from ...specs.problems import Path
@@ -48,6 +49,7 @@ def of_shapes(spec: Spec, holdings: Holdings) -> Iterator[Finding]:
         yield from wrong
     yield from _widths(spec, learners, above, companion)
     yield from _features(spec, learners)
+    yield from _keys(spec, learners, holdings)
     yield from _empty(spec, holdings)
 
 
@@ -97,6 +99,21 @@ def _unequal(compared: list[_Model], what: str) -> Iterator[Finding]:
         if width != wanted:
             message = f"{what} features of equal width ({said})"
             yield Finding(model.path, message, _remedy(model, wanted, first))
+
+
+def _keys(spec: Spec, learners: list[_Model], holdings: Holdings) -> Iterator[Finding]:
+    """Find models that make keys of other widths than the others, where they are to be searched together."""
+    values, public = prod(holdings.input_shape), len(holdings.public)
+    for exchange in exchanges(spec.recipe):
+        said: Any = getattr(exchange.made, "keys", None)
+        if said is None:
+            continue
+        there = [(m, said.parameters.numbers(m.made.features, values, public)) for m in learners if m.made is not None]
+        shown = ", ".join(f"{model.name}: {width}" for model, width in there)
+        for model, width in there:
+            if width != there[0][1]:
+                message = f"the keys {said.name} are of unequal width ({shown})"
+                yield Finding(model.path, message, "take the keys projection, or models with features of one width")
 
 
 def _remedy(model: _Model, wanted: int, first: _Model) -> str:

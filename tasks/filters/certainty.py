@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -47,6 +47,7 @@ class Entropy(Scored):
 class InDistribution(Scored):
     """IDKD."""
 
+    needs_samples: ClassVar[bool] = True
     threshold: Literal["share", "roc"] = Field(
         "share",
         description="set so that a share of the private samples lies above it, or where private and public samples"

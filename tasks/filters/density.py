@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -26,6 +26,7 @@ Count = Annotated[int, Field(ge=1)]
 class DensityRatio(Parameters):
     """Selective-FD's client."""
 
+    needs_samples: ClassVar[bool] = True
     least: float | None = Field(None, description="the least estimated ratio; null: set by `share`")
     share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.75, description="of the agent's samples outside the estimate that the threshold lets through"

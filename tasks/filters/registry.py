@@ -11,3 +11,4 @@ if TYPE_CHECKING:
     import torch
 
 FILTERS: Registry[Callable[..., torch.Tensor]] = Registry("filters")
+"""A filter's parameters say in ``needs_samples`` whether it looks at the agent's own samples. Aggregators have none."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from codistill.flows.check.check import carries, check, notes
+from codistill.flows.check.check import carries, check, check_with, notes
+from codistill.flows.holdings import hold
 
 from .test_check import DISTIL, LOGITS, MEAN, MODELS, REPLACE, STORE, TRAIN, TREE, text_of, the_one, written
 
@@ -116,6 +117,12 @@ CASES = {
         memories("\n  - train: {losses: [sample_logits]} # here" + WHOLE[len(TRAIN):]), "nothing retrieves them"),
     "pseudo labels without logits": (
         memories("\n  - train: {losses: [pseudo_labels]} # here" + WHOLE[len(TRAIN):]), "memory: episodic"),
+    "keys of public samples": (
+        memories(OWN.replace("projection", "principal") + " # here" + COLLECT + PUT + ASK,
+                 data="{dataset: digits, partition: {by: iid}}"), "the keys principal needs public samples"),
+    "a filter that needs samples": (
+        memories(LOGITS + "\n  - aggregate: {by: mean, filters: [in_distribution]} # here" + DISTIL, "{}"),
+        "aggregators have none"),
     "the top's own samples": (
         memories(OWN + COLLECT + PUT + ASK.replace("received", "private").replace("{same", "{keys: projection, same")
                  + " # here"), "no samples of their own"),
@@ -198,3 +205,13 @@ def test_each_remark(tmp_path: Path, name: str) -> None:
 
 def test_what_the_top_retrieves_is_used_by_those_that_it_is_sent_to(tmp_path: Path) -> None:
     assert notes(written(tmp_path, text_of(**memories(WHOLE)))) == []
+
+
+def test_keys_of_unequal_width(tmp_path: Path) -> None:
+    agents = "\n  - {name: a, model: mlp}\n  - {name: b, model: {cnn: {hidden: 32}}} # here"
+    text = text_of(**memories(WHOLE.replace("{projection: {}}", "features"), agents=agents))
+    loaded = written(tmp_path, text)
+    assert check(loaded) == []
+    the_one(check_with(loaded, hold(loaded.value, tmp_path / "cache")), text, "unequal width (a: 64, b: 32)")
+    loaded = written(tmp_path, text.replace("features", "projection"))
+    assert check_with(loaded, hold(loaded.value, tmp_path / "cache")) == []

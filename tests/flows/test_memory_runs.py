@@ -314,3 +314,47 @@ def test_what_is_asked_for_and_not_held_is_left_out(conduct, monkeypatch):
     assert {row["items"] for row in table(folder, "stores") if row["agent"] == "gone" and row["round"]} == {
         samples // 2
     }
+
+
+IDKD = """
+name: labelling
+seed: 5
+rounds: 4
+data:
+  dataset: digits
+  partition: {by: dirichlet, alpha: 0.5, min_size: 10}
+  take: {train: 500, test: 100}
+  public: {share: 0.3}
+agents: [{name: m, count: 5, model: mlp}]
+pattern: PATTERN
+measure: {control: none}
+recipe:
+  use: idkd
+  with:
+    extract[1].filters: [{confidence: {least: 0.35, scale: probabilities}}]
+    aggregate[1].when: {from: 2, every: 2}
+    forget.when: {from: 2, every: 2}
+    train.epochs: 3
+"""
+
+
+@pytest.mark.parametrize("pattern", [*PATTERNS.values(), "{decentralized: {graph: ring}}"])
+def test_labels_of_public_samples_pass_in_their_rounds_and_are_learned(conduct, pattern):
+    said = IDKD.replace("PATTERN", pattern)
+    folder = conduct(said)
+    labels = [row for row in table(folder, "ledger") if row["exchange"] == 1]
+    assert {row["round"] for row in labels} == {2, 4} and {row["form"] for row in labels} == {"logits"}
+    assert {row["round"] for row in table(folder, "ledger") if row["exchange"] == 0} == {1, 2, 3, 4}
+    public = Plan.read(folder.plan).public
+    dropped = {(e["agent"], e["round"]): e["count"] for e in table(folder, "events") if e["what"] == "filtered"}
+    own = [row for row in labels if row["from"].startswith("m-") and row["round"] == 2]
+    assert own and {(row["from"], row["items"]) for row in own} == {
+        (row["from"], public - dropped[row["from"], 2]) for row in own
+    }
+    items = {row["round"]: row["items"] for row in table(folder, "stores") if row["agent"] == "m-1"}
+    assert items.get(1, 0) == 0 and 0 < items[2] == items[3] < public, items
+    plain = conduct(said.replace("train.epochs: 3", "train.epochs: 3\n    train.losses: []"))
+    assert others(plain, "metrics")[:15] == others(folder, "metrics")[:15]
+    assert (plain.path / "models" / "m-1.safetensors").read_bytes() != (
+        folder.path / "models" / "m-1.safetensors"
+    ).read_bytes()
