@@ -26,8 +26,10 @@ MEMORIES = """
     - train: {}
     - extract: {knowledge: logits, from: private, labels: true}
     - aggregate: {by: collect, weight: agents}
-    - store: {memory: events, who: all}
-    - consolidate: {memory: events, into: facts}
+    - store: {memory: events, who: top}
+    - consolidate: {memory: events, into: facts, who: top}
+    - retrieve: {memory: events, knowledge: logits, who: top, for: received, by: id}
+    - store: {memory: semantic}
 """
 
 
@@ -62,9 +64,9 @@ def test_a_plan_shows_the_declared_memories(write, tmp_path):
     first = next(index for index, line in enumerate(lines) if line.startswith("memories"))
     cells = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines[first : first + 4]]
     assert cells[0] == ["memories", "kind", "holds", "capacity", "eviction", "encoding", "filled by"]
-    assert cells[1] == ["events", "episodic", "logits", "64MiB", "lru", "top-k k 3", "store, all"]
+    assert cells[1] == ["events", "episodic", "logits", "64MiB", "lru", "top-k k 3", "store, top"]
     assert cells[2] == [
-        "facts", "semantic", "class_logits", "no bound, keeps 50.0 %", "float32", "consolidate, learners"
+        "facts", "semantic", "class_logits", "no bound, keeps 50.0 %", "float32", "consolidate, top"
     ]  # fmt: skip
     assert cells[3] == [
         "unused", "semantic", "class_logits", "1\u202f500 items", "fifo", "float32, int8 keys", "nothing"
