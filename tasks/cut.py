@@ -38,6 +38,7 @@ class TrainOnFeatures(Merge):
     takes: ClassVar[tuple[str, ...]] = ("logits",)
     scale: ClassVar[str | None] = "logits"
     side_by_side: ClassVar[bool] = True
+    equal_features: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ("labels", "keys")
     exclude_self: Literal[False] = Field(False, description="what is trained on all cannot leave one out")
     hidden: list[Width] = Field([256, 128], description="units of each hidden layer of the network over features")

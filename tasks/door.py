@@ -26,13 +26,15 @@ class Merge(Parameters):
 
     ``takes``: forms of knowledge. ``scale``: of logits, where only one will do. ``side_by_side``: whether rows of one
     id are never merged, so that each agent may tell of samples of its own. ``one_out``: whether one agent's share can
-    be taken out again. ``needs``: keys that the ``extract`` must say.
+    be taken out again. ``equal_features``: whether agents' models must have features of one width. ``needs``: keys that
+    the ``extract`` must say.
     """
 
     takes: ClassVar[tuple[str, ...]] = tuple(FORMS)
     scale: ClassVar[str | None] = None
     side_by_side: ClassVar[bool] = False
     one_out: ClassVar[bool] = True
+    equal_features: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ()
 
     weight: Literal["samples", "agents"] = Field(

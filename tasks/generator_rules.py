@@ -34,6 +34,7 @@ class FeatureGeneration(Merge):
     """FedGen."""
 
     takes: ClassVar[tuple[str, ...]] = ("parameters",)
+    equal_features: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ("labels",)
     exclude_self: Literal[False] = Field(False, description="one generator is trained against all heads")
     steps: Count = Field(50, description="optimizer steps of the generator each round")

@@ -82,11 +82,11 @@ def _widths(spec: Spec, learners: list[_Model], above: list[_Model], companion: 
 
 
 def _features(spec: Spec, learners: list[_Model]) -> Iterator[Finding]:
-    """Find models whose features cannot go into one network beyond the cut."""
+    """Find models whose features cannot go into, or come out of, one network."""
     for exchange in exchanges(spec.recipe):
         keys = getattr(exchange.made, "keys", None)
-        if exchange.rule.by == "train_on_features" and keys is not None and keys.name == "features":
-            yield from _unequal(learners, "the rule train_on_features needs")
+        if exchange.rule.equal_features and (keys is None or keys.name == "features"):
+            yield from _unequal(learners, f"the rule {exchange.rule.by} needs")
 
 
 def _unequal(compared: list[_Model], what: str) -> Iterator[Finding]:
@@ -106,7 +106,7 @@ def _keys(spec: Spec, learners: list[_Model], holdings: Holdings) -> Iterator[Fi
     values, public = prod(holdings.input_shape), len(holdings.public)
     for exchange in exchanges(spec.recipe):
         said: Any = getattr(exchange.made, "keys", None)
-        if said is None:
+        if said is None or exchange.rule.equal_features:
             continue
         there = [(m, said.parameters.numbers(m.made.features, values, public)) for m in learners if m.made is not None]
         shown = ", ".join(f"{model.name}: {width}" for model, width in there)
