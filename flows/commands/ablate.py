@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ...specs.load import load_specs
 from ..ablate import ablations
@@ -32,8 +33,8 @@ def ablate_command(
     done = [one.folder.path for one in conduct(every, runs, None, without_prefect, quiet, titles)]
     found = side_by_side({label: [d for d, at in zip(done, labels, strict=True) if at == label] for label in variants})
     folder = runs / "ablations" / done[0].name
-    facts = {one.label: {"memory": one.memory, "left": one.left} for one in asked}
-    write_ablation(found, {WHOLE: {"memory": None, "left": 1.0}} | facts, folder)
+    facts: dict[str, dict[str, Any]] = {one.label: {"memory": one.memory, "left": one.left} for one in asked}
+    write_ablation(found, facts | {WHOLE: {"memory": None, "left": 1.0}}, folder)
     if quiet:
         print(folder)
         return
