@@ -162,7 +162,10 @@ def traffic(learners: int, exchanges: Sequence[ExchangePlan]) -> Callable[[int],
 
 
 def _when(said: Mapping[str, Any], key: str = "when") -> When | None:
-    return None if said.get(key) is None else When.model_validate(said[key])
+    """Return when it is said to be; what is told by each agent ``first`` counts in round 1."""
+    if said.get(key) is None:
+        return None
+    return When.model_validate({"until": 1} if said[key] == "first" else said[key])
 
 
 def work(recipe: Recipe, agent: AgentPlan, model: Architecture, companion: Architecture | None, public: int) -> float:

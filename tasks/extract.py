@@ -51,7 +51,11 @@ class ExtractLogits(OfModel):
     scale: Literal["logits", "probabilities"] = Field("logits", description="before or after the softmax")
     labels: bool = Field(False, description="tell the label of each sample")
     keys: KeyChoice | None = Field(None, description="tell by what each sample is found")
-    keys_when: When | None = Field(None, description="the rounds in which labels and keys are told; nothing said: all")
+    keys_when: When | Literal["first"] | None = Field(
+        None,
+        description="when labels and keys are told: in some rounds, or first, each agent the first time that it takes "
+        "part; nothing said: always",
+    )
     filters: list[FilterChoice] = Field(
         default_factory=list, description="which of the rows are told to others; the rest are counted"
     )
@@ -82,7 +86,7 @@ def parameters(agent: Agent, said: ExtractParameters, context: Context) -> Model
 @EXTRACTS.register("logits", ExtractLogits)
 def logits(agent: Agent, said: ExtractLogits, context: Context) -> Rows:
     """Scores on public samples, on the agent's own, or on bridge samples, by sample id."""
-    world, told = context.world, due(said.keys_when, context.round)
+    world, told = context.world, _telling(agent, said, context)
     if said.source == "bridge":
         assert said.memory is not None and said.of == "model"  # the check refuses others
         rows = told_of_bridge_samples(agent, said.memory, said.keys, context)
@@ -103,6 +107,18 @@ def logits(agent: Agent, said: ExtractLogits, context: Context) -> Rows:
     for name, count in found.dropped.items():
         agent.memory.note(Event(context.place, "filtered", name, count))
     return found.rows
+
+
+def _telling(agent: Agent, said: ExtractLogits, context: Context) -> bool:
+    """Whether labels and keys are told now. That an agent told them once it keeps in mind as a piece without rows."""
+    if said.keys_when != "first":
+        return due(said.keys_when, context.round)
+    mark = f"told {context.place}"
+    if agent.memory.recall("episodic", mark) is not None:
+        return False
+    nothing = torch.empty(0, dtype=torch.int64)
+    agent.memory.hold("episodic", mark, Rows("logits", nothing, torch.empty(0, 1), nothing.double()), context.round)
+    return True
 
 
 @EXTRACTS.register("class_logits", ExtractByClass)

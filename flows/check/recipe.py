@@ -80,8 +80,8 @@ def moments(recipe: Recipe) -> Iterator[tuple[Path, When]]:
     """Yield where the steps of a round say when they are done, or when keys are told, and what they say."""
     for index, step in enumerate(recipe.round):
         for key in ("when", "keys_when"):
-            when: When | None = getattr(step.parameters, key, None)
-            if when is not None:
+            when = getattr(step.parameters, key, None)
+            if isinstance(when, When):
                 yield in_round(index, step.name, key), when
 
 

@@ -34,7 +34,7 @@ def ablate_command(
     found = side_by_side({label: [d for d, at in zip(done, labels, strict=True) if at == label] for label in variants})
     folder = runs / "ablations" / done[0].name
     facts: dict[str, dict[str, Any]] = {one.label: {"memory": one.memory, "left": one.left} for one in asked}
-    write_ablation(found, {WHOLE: {"memory": None, "left": 1.0}} | facts, folder)
+    write_ablation(found, facts | {WHOLE: {"memory": None, "left": 1.0}}, folder)
     if quiet:
         print(folder)
         return
