@@ -71,27 +71,32 @@ def rows_of(held: stores.Entries, form: str) -> Rows:
 def completed(rows: Rows, store: stores.Store) -> Rows:
     """Return ``rows`` with the classes and keys that they do not tell taken from the store's entries of the same owner.
 
-    Rows that a store with keys knows no key of are left out: nobody could find them.
+    A class of -1 and a key of zeros are not told. Rows that a store with keys knows no key of are left out: nobody
+    could find them.
     """
-    needed = store.declaration.keys != "none" and rows.keys is None
-    if rows.owners is None or not (needed or rows.classes is None) or not len(store):
-        return rows.part(torch.zeros_like(rows.ids, dtype=torch.bool)) if needed else rows
+    keyed = store.declaration.keys != "none"
+    if not keyed and (not len(store) or (rows.classes is not None and bool((rows.classes >= 0).all()))):
+        return rows
     classes = torch.full_like(rows.ids, -1) if rows.classes is None else rows.classes.clone()
-    keys: torch.Tensor | None = rows.keys
-    known = torch.zeros_like(rows.ids, dtype=torch.bool)
+    keys = rows.keys.clone() if keyed and rows.keys is not None else None
+    keyless = torch.ones_like(rows.ids, dtype=torch.bool) if keys is None else (keys == 0).all(1)
+    wanting = (classes < 0) | (keyless & keyed)
+    if rows.owners is None or not len(store):
+        wanting = torch.zeros_like(wanting)
     for place, name in enumerate(rows.contributors):
-        mine = (rows.owners == place).nonzero().flatten()
+        mine = ((rows.owners == place) & wanting).nonzero().flatten()
         held = store.get(rows.ids[mine].numpy(), name, missing="skip")
         there = mine[torch.isin(rows.ids[mine], torch.tensor(held.ids))]
         if not len(there):
             continue
         at = torch.tensor(np.searchsorted(held.ids, rows.ids[there].numpy(), side="right") - 1)
-        if rows.classes is None:
-            classes[there] = torch.tensor(held.classes)[at]
-        if needed and held.keys is not None:
+        classes[there] = torch.where(classes[there] < 0, torch.tensor(held.classes)[at], classes[there])
+        if keyed and held.keys is not None:
             if keys is None:
                 keys = torch.zeros(len(rows.ids), held.keys.shape[1])
-            keys[there] = torch.tensor(held.keys)[at]
-        known[there] = True
-    whole = replace(rows, classes=classes, keys=keys)
-    return whole.part(known) if needed else whole
+            bare = keyless[there]
+            keys[there[bare]] = torch.tensor(held.keys)[at[bare]]
+            keyless[there] = (keys[there] == 0).all(1)
+    told = rows.classes is not None or bool((classes >= 0).any())
+    whole = replace(rows, classes=classes if told else None, keys=keys if keyed else rows.keys)
+    return whole.part(~keyless) if keyed and bool(keyless.any()) else whole

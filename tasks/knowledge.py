@@ -173,7 +173,8 @@ def together(packets: Sequence[Rows]) -> Rows:
     """Return the rows of several contributors side by side, ids rising, and within an id contributors in order.
 
     Every packet must say whose its rows are. A row that two packets hold of one contributor comes from the later.
-    Classes and keys are kept where all packets have them; what is attached is not.
+    Where some packets tell classes or keys and others do not, rows of the others have class -1 and a key of zeros,
+    which stand for not told. What is attached to packets is not kept.
     """
     names = list(dict.fromkeys(name for packet in packets for name in packet.contributors))
     places = {name: place for place, name in enumerate(names)}
@@ -189,9 +190,15 @@ def together(packets: Sequence[Rows]) -> Rows:
     last[:-1] = address[1:] != address[:-1]
     order = order[last]
 
-    def joined(parts: list[torch.Tensor | None]) -> torch.Tensor | None:
-        there = [part for part in parts if part is not None]
-        return torch.cat(there)[order] if len(there) == len(packets) else None
+    def joined(parts: list[torch.Tensor | None], missing: int) -> torch.Tensor | None:
+        told = next((part for part in parts if part is not None), None)
+        if told is None:
+            return None
+        whole = [
+            told.new_full((packet.items, *told.shape[1:]), missing) if part is None else part
+            for part, packet in zip(parts, packets, strict=True)
+        ]
+        return torch.cat(whole)[order]
 
     return Rows(
         packets[0].form,
@@ -199,9 +206,9 @@ def together(packets: Sequence[Rows]) -> Rows:
         torch.cat([packet.values for packet in packets])[order],
         torch.cat([packet.weights for packet in packets])[order],
         sum(packet.samples for packet in packets),
-        joined([packet.classes for packet in packets]),
+        joined([packet.classes for packet in packets], -1),
         tuple(names),
         owner[order],
-        joined([packet.keys for packet in packets]),
+        joined([packet.keys for packet in packets], 0),
         packets[0].addressed,
     )

@@ -76,9 +76,12 @@ def test_of_two_rows_of_one_contributor_the_later_packet_s_is_kept():
     assert both.ids.tolist() == [1, 2, 3] and both.values[:, 0].tolist() == [1.0, 12.0, 13.0]
 
 
-def test_classes_are_kept_only_where_all_tell_them():
-    told = rows("a", [1, 2], classes=torch.tensor([0, 1]))
-    assert together([told, rows("b", [2])]).classes is None
+def test_what_some_do_not_tell_is_marked_as_not_told():
+    told = rows("a", [1, 2], classes=torch.tensor([0, 1]), keys=torch.ones(2, 3))
+    both = together([rows("b", [2]), told])
+    assert both.ids.tolist() == [1, 2, 2] and both.classes.tolist() == [0, -1, 1]
+    assert both.keys.tolist() == [[1.0] * 3, [0.0] * 3, [1.0] * 3]
+    assert together([rows("a", [1]), rows("b", [2])]).classes is None
     assert together([told, rows("b", [2], classes=torch.tensor([4]))]).classes.tolist() == [0, 1, 4]
 
 
