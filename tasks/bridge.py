@@ -75,12 +75,11 @@ def told_of_bridge_samples(agent: Agent, memory: str, keys: Any, context: Contex
 def bridge_samples(agent: Agent, received: Any, said: BridgeSamples, context: Context) -> None:
     """The model learns bridge samples and what was said of them; an aggregator then answers what it says now (FedAgg).
 
-    Wu et al. 2024 (INFOCOM), eq. 6-9: cross entropy plus gamma KL on samples decoded from codes; a learner that hears
-    of its own adds cross entropy on the samples themselves. Codes and labels that come along go to ``memory``, where
-    later rounds find them. Among peers each is a parent to its neighbours and to itself.
+    Wu et al. 2024 (INFOCOM), the protocol BSBODP: cross entropy plus gamma KL on samples decoded from codes; a learner
+    that hears of its own adds cross entropy on the samples themselves. Codes and labels that come along go to
+    ``memory``, where later rounds find them. Among peers each is a parent to its neighbours and a leaf to itself.
     """
     assert isinstance(received, Rows)
-    own = received.owners is None
     rows = cast(Rows, marked(received, agent.name))
     if rows.keys is not None:
         _hold(agent, said.memory, rows, context)
@@ -89,29 +88,33 @@ def bridge_samples(agent: Agent, received: Any, said: BridgeSamples, context: Co
         Event(context.place, "refused", said.memory, rows.items - known.items, "no code is held of some bridge samples")
     )
     if known.items:
-        _learn(agent, known, own, said, context)
+        _learn(agent, known, said, context)
     if agent.role != "learner":
         answers = replace(known, values=_answers(agent, known, context), classes=None, keys=None, addressed=True)
         agent.memory.hold("working", "received", answers, context.round)
 
 
-def _learn(agent: Agent, rows: Rows, own: bool, said: BridgeSamples, context: Context) -> None:
-    codes, labels = rows.keys, rows.classes
-    assert codes is not None and labels is not None
+def _learn(agent: Agent, rows: Rows, said: BridgeSamples, context: Context) -> None:
+    """Take gradient steps on bridge samples: as a parent on those of others, as a leaf on those of the agent's own."""
+    codes, labels, owners = rows.keys, rows.classes, rows.owners
+    assert codes is not None and labels is not None and owners is not None
     world, model, decode = context.world, agent.network(), _decoder(agent, codes.shape[1], context)
-    kd_weight = said.own_kd_weight if own else said.kd_weight
-    way = "from above" if own or rows.addressed else "from below"
+    mine = owners == (rows.contributors.index(agent.name) if agent.name in rows.contributors else -1)
+    way = "from above" if rows.addressed or bool(mine.all()) else "from below"
     model.train()
     steps, places = Steps(said.optimizer, model.parameters()), torch.arange(rows.items)
     for epoch in range(said.epochs):
         for chosen in batches(places, said.batch, False, agent.stream(context, "bridge", way, epoch)):
-            given = model(decode(codes[chosen]).view(-1, *world.x_train.shape[1:]))
+            given, own = model(decode(codes[chosen]).view(-1, *world.x_train.shape[1:])), mine[chosen]
             loss = torch.nn.functional.cross_entropy(given, labels[chosen]) * said.ce_weight
-            loss = loss + losses.kl_divergence(given, rows.values[chosen], said.temperature) * kd_weight
-            if own and said.own_ce_weight:
-                ids = rows.ids[chosen]
+            for some, weight in ((own, said.own_kd_weight), (~own, said.kd_weight)):
+                if some.any():
+                    apart = losses.kl_divergence(given[some], rows.values[chosen][some], said.temperature)
+                    loss = loss + apart * (weight * some.sum() / len(some))
+            if said.own_ce_weight and own.any():
+                ids = rows.ids[chosen][own]
                 task = torch.nn.functional.cross_entropy(model(world.x_train[ids]), world.y_train[ids])
-                loss = loss + task * said.own_ce_weight
+                loss = loss + task * (said.own_ce_weight * own.sum() / len(own))
             steps.down(loss)
 
 

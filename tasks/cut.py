@@ -56,7 +56,7 @@ class TrainOnFeatures(Merge):
 def train_on_features(agent: Agent, packets: Sequence[Rows], said: TrainOnFeatures, context: Context) -> Rows:
     """Trains a network on features, labels and logits of all agents' samples, and answers with its own logits (FedGKT).
 
-    He et al. 2020, eq. 3 and 5: cross entropy plus KL from each agent's logits to the network's. The network stays with
+    He et al. 2020, algorithm 1: cross entropy plus KL from each agent's logits to the network's. The network stays with
     who merges and goes on learning in the next round. The answer is addressed: each agent's samples, by their ids.
     Every sample counts alike, whatever ``weight`` says. ``ValueError`` where features or labels are not told, or
     features of two agents are not equally wide.
