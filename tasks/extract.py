@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from .absorb.bridge import told_of_bridge_samples
 from .agent import Agent, Context
-from .bridge import told_of_bridge_samples
 from .choice import tagged
 from .filters import FilterChoice, apply_filters
 from .keys import KEYS, KeyChoice

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .choice import Choice
     from .observe import Observer
-    from .terms import Pull
+    from .terms.registry import Pull
 else:
     torch = late("torch")
 

@@ -6,13 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from . import (
-    accounting,
-    generator_terms,  # noqa: F401  entered before terms are chosen from
-    less_forgetting,  # noqa: F401
-    sample_terms,  # noqa: F401
-)
+from . import accounting
 from .agent import Agent, Context
+from .batches import batches
 from .choice import Choice, choice
 from .late import late
 from .observe import Observer, observers
@@ -47,17 +43,6 @@ class Train(Step):
     losses: list[TermChoice] = Field(default_factory=list, description="terms added to cross entropy")
     on: Literal["private", "public"] = Field("private", description="whose samples; public ones need labels")
     private: Private | None = Field(None, description="steps that keep each single sample private")
-
-
-def batches(ids: torch.Tensor, size: int, drop_last: bool, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
-    """Return ``ids`` [N] shuffled and cut into batches of ``size``.
-
-    With ``drop_last`` a last batch that is not full is left out, unless it is the only one.
-    """
-    order = ids[torch.randperm(len(ids), generator=generator)]
-    if drop_last and len(order) > size:
-        order = order[: len(order) // size * size]
-    return tuple(order.split(size))
 
 
 def train(agent: Agent, parameters: Train, context: Context) -> None:

@@ -9,8 +9,8 @@ from codistill.tasks.absorb import Absorb, absorb
 from codistill.tasks.aggregate import Aggregate, aggregate, mean_of_rows
 from codistill.tasks.discriminator import DISCRIMINATOR, unpacked
 from codistill.tasks.knowledge import Models, Rows
-from codistill.tasks.less_forgetting import LessForgetting
 from codistill.tasks.terms import TERMS, Batch
+from codistill.tasks.terms.less_forgetting import LessForgetting
 from pydantic import TypeAdapter
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from codistill.tasks.aggregate import Aggregate, aggregate
-from codistill.tasks.coefficients import Coefficients, learn
+from codistill.tasks.aggregate.coefficients import Coefficients, learn
 from codistill.tasks.knowledge import Rows
 from pydantic import TypeAdapter
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from codistill.tasks.aggregate import Aggregate, aggregate
-from codistill.tasks.door import Merge, admitted, selected
+from codistill.tasks.aggregate.door import Merge, admitted, selected
 from codistill.tasks.knowledge import marked
 from pydantic import TypeAdapter
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from codistill.tasks.agent import Agent, World
 from codistill.tasks.aggregate import Aggregate, aggregate, mean_of_models
-from codistill.tasks.data.digits import DigitsParameters, read_digits
-from codistill.tasks.generator_rules import (
+from codistill.tasks.aggregate.generators import (
     diversity,
     ensemble_cross_entropy,
     feature_widths,
     heads_of,
     synthesis_loss,
 )
+from codistill.tasks.data.digits import DigitsParameters, read_digits
 from codistill.tasks.knowledge import GENERATOR, Models
 from codistill.tasks.networks import build
 from codistill.tasks.streams import torch_stream

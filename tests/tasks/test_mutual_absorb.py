@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from codistill.tasks.absorb import Absorb, absorb
+from codistill.tasks.absorb.mutual import PEAK, Cyclic
 from codistill.tasks.knowledge import Models
-from codistill.tasks.mutual_absorb import PEAK, Cyclic
 from codistill.tasks.streams import torch_stream
 from pydantic import TypeAdapter
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from codistill.tasks.aggregate import Aggregate, aggregate
-from codistill.tasks.contributors import by_name
+from codistill.tasks.aggregate.contributors import by_name
+from codistill.tasks.aggregate.trainable_prototypes import MODULE, TrainablePrototypes, adaptive_margin, contrast
 from codistill.tasks.knowledge import Rows, together
-from codistill.tasks.trainable_prototypes import MODULE, TrainablePrototypes, adaptive_margin, contrast
 from pydantic import TypeAdapter, ValidationError
 
 QUICK = {"by": "trainable_prototypes", "epochs": 3, "batch": 4, "optimizer": {"sgd": {"lr": 0.1}}}

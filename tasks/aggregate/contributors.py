@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .knowledge import Rows, together
-from .late import late
+from ..knowledge import Rows, together
+from ..late import late
 
 if TYPE_CHECKING:
     import torch

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .agent import Agent, Context
-from .aggregate import AGGREGATES, mean_of_rows
+from ..agent import Agent, Context
+from ..batches import batches
+from ..discriminator import DISCRIMINATOR, grown, made, packed
+from ..knowledge import Rows, together
+from ..late import late
+from ..optimizers import Optimizer, Steps
 from .contributors import by_name, owners_of
-from .discriminator import DISCRIMINATOR, grown, made, packed
 from .door import Merge
-from .knowledge import Rows, together
-from .late import late
-from .optimizers import Optimizer, Steps
-from .train import batches
+from .means import mean_of_rows
+from .registry import AGGREGATES
 
 if TYPE_CHECKING:
     import torch

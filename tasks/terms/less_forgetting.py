@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from .agent import Agent, Context
-from .late import late
-from .parameters import Parameters
-from .score import score
-from .terms import TERMS, Batch, Term, Weight
+from ..agent import Agent, Context
+from ..late import late
+from ..parameters import Parameters
+from ..score import score
+from .registry import TERMS, Batch, Term, Weight
 
 if TYPE_CHECKING:
     import torch
 
-    from ..kernels import losses
+    from ...kernels import losses
 else:
     torch = late("torch")
     losses = late("codistill.kernels.losses")

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .agent import Agent, Context
-from .knowledge import Rows
-from .late import late
-from .parameters import Parameters
-from .terms import TERMS, Batch, Term, Weight
+from ..agent import Agent, Context
+from ..knowledge import Rows
+from ..late import late
+from ..parameters import Parameters
+from .registry import TERMS, Batch, Term, Weight
 
 if TYPE_CHECKING:
     import torch
 
-    from ..kernels import losses
+    from ...kernels import losses
 else:
     torch = late("torch")
     losses = late("codistill.kernels.losses")

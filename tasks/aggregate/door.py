@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from .agent import Agent, Context
-from .filters import FilterChoice, apply_filters
-from .knowledge import FORMS, Knowledge, Models, Rows, models_of, together
-from .late import late
-from .memory import Event
-from .parameters import Parameters, When
-from .valence import ValenceChoice, valence, weighted_by_valence
+from ..agent import Agent, Context
+from ..filters import FilterChoice, apply_filters
+from ..knowledge import FORMS, Knowledge, Models, Rows, models_of, together
+from ..late import late
+from ..memory import Event
+from ..parameters import Parameters, When
+from ..valence import ValenceChoice, valence, weighted_by_valence
 
 if TYPE_CHECKING:
     import torch

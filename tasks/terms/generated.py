@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .agent import Agent, Context
-from .knowledge import GENERATOR, Models
-from .late import late
-from .parameters import Parameters
-from .terms import TERMS, Batch, Term, Weight
+from ..agent import Agent, Context
+from ..knowledge import GENERATOR, Models
+from ..late import late
+from ..parameters import Parameters
+from .registry import TERMS, Batch, Term, Weight
 
 if TYPE_CHECKING:
     import torch
 
-    from ..kernels import losses
+    from ...kernels import losses
 else:
     torch = late("torch")
     losses = late("codistill.kernels.losses")
@@ -43,7 +43,7 @@ def generated(agent: Agent, parameters: Generated, context: Context) -> Term | N
     recalled = agent.memory.recall("working", "parameters")
     if not isinstance(recalled, Models) or GENERATOR not in recalled.tensors:
         return None
-    from .generator import chances, feature_generator_from
+    from ..generator import chances, feature_generator_from
 
     classes, model = context.world.classes, agent.network()
     generator = feature_generator_from(recalled.tensors[GENERATOR], classes)

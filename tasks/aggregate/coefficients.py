@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .agent import Agent, Context
-from .aggregate import AGGREGATES, mean_of_rows
+from ..agent import Agent, Context
+from ..knowledge import Rows, together
+from ..late import late
+from ..optimizers import Optimizer, Steps
 from .contributors import by_name, dense, owners_of
 from .door import Merge
-from .knowledge import Rows, together
-from .late import late
-from .optimizers import Optimizer, Steps
+from .means import mean_of_rows
+from .registry import AGGREGATES
 
 if TYPE_CHECKING:
     import torch

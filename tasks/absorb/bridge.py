@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import Field
 
-from .agent import Agent, Context
-from .held import completed, entries_of, rows_of
-from .keys import KEYS, components
-from .knowledge import Rows, marked
-from .late import late
-from .memory import Event
-from .optimizers import Optimizer, Steps
-from .parameters import Name, Step
-from .streams import numpy_stream
-from .train import batches
+from ..agent import Agent, Context
+from ..batches import batches
+from ..held import completed, entries_of, rows_of
+from ..keys import KEYS, components
+from ..knowledge import Rows, marked
+from ..late import late
+from ..memory import Event
+from ..optimizers import Optimizer, Steps
+from ..parameters import Name, Step
+from ..streams import numpy_stream
+from .registry import ABSORBS
 
 if TYPE_CHECKING:
     import torch
 
-    from ..kernels import losses
+    from ...kernels import losses
 else:
     torch = late("torch")
     losses = late("codistill.kernels.losses")
@@ -72,6 +73,7 @@ def told_of_bridge_samples(agent: Agent, memory: str, keys: Any, context: Contex
     return replace(rows, values=_answers(agent, rows, context))
 
 
+@ABSORBS.register("bridge_samples", BridgeSamples)
 def bridge_samples(agent: Agent, received: Any, said: BridgeSamples, context: Context) -> None:
     """The model learns bridge samples and what was said of them; an aggregator then answers what it says now (FedAgg).
 

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from .absorb import ABSORBS
-from .agent import Agent, Context
-from .discriminator import unpacked
-from .knowledge import Knowledge, Rows, aligned
-from .late import late
-from .optimizers import Optimizer, Steps
-from .parameters import Step
-from .score import score
-from .train import batches
+from ..agent import Agent, Context
+from ..batches import batches
+from ..discriminator import unpacked
+from ..knowledge import Knowledge, Rows, aligned
+from ..late import late
+from ..optimizers import Optimizer, Steps
+from ..parameters import Step
+from ..score import score
+from .registry import ABSORBS
 
 if TYPE_CHECKING:
     import torch
 
-    from ..kernels import losses
+    from ...kernels import losses
 else:
     torch = late("torch")
     losses = late("codistill.kernels.losses")

@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .agent import Agent, Context
-from .aggregate import AGGREGATES, mean_of_models
-from .architecture import Architecture
+from ..agent import Agent, Context
+from ..architecture import Architecture
+from ..knowledge import GENERATOR, Models
+from ..late import late
+from ..optimizers import Optimizer, Steps
 from .door import Merge
-from .knowledge import GENERATOR, Models
-from .late import late
-from .optimizers import Optimizer, Steps
+from .means import mean_of_models
+from .registry import AGGREGATES
 
 if TYPE_CHECKING:
     import torch
 
-    from ..kernels import losses
-    from .generator import FeatureGenerator, SampleGenerator
-    from .networks import Network
+    from ...kernels import losses
+    from ..generator import FeatureGenerator, SampleGenerator
+    from ..networks import Network
 else:
     torch = late("torch")
     losses = late("codistill.kernels.losses")
@@ -159,7 +160,7 @@ def feature_generator(agent: Agent, packets: Sequence[Models], said: FeatureGene
     merged = mean_of_models(packets)
     if not context.final:
         return merged
-    from . import generator as generators
+    from .. import generator as generators
 
     heads, classes = heads_of(packets), context.world.classes
     width = heads.weight.shape[1]
@@ -173,7 +174,7 @@ def feature_generator(agent: Agent, packets: Sequence[Models], said: FeatureGene
 def _learn_features(
     generator: FeatureGenerator, heads: Heads, said: FeatureGeneration, stream: torch.Generator
 ) -> None:
-    from .generator import chances
+    from ..generator import chances
 
     steps, chance = Steps(said.optimizer, generator.parameters()), chances(heads.counts, said.classes)
     generator.train()
@@ -202,7 +203,7 @@ def data_free_distilled(
     merged = mean_of_models(packets)
     if not context.final:
         return merged
-    from . import generator as generators
+    from .. import generator as generators
 
     world = context.world
     teachers = [_network(one, tensors, context) for packet in packets for one, tensors in packet.tensors.items()]
@@ -221,7 +222,7 @@ def data_free_distilled(
 
 
 def _network(identity: str, tensors: Mapping[str, torch.Tensor], context: Context) -> Network:
-    from .networks import build
+    from ..networks import build
 
     model = build(context.world.architectures[identity], torch.Generator().manual_seed(0))
     model.load_state_dict(tensors)

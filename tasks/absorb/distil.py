@@ -1,38 +1,25 @@
-"""The operation ``absorb``: knowledge that was received changes a model."""
+"""The absorption ``distil``: a student learns received scores of public samples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from .agent import Agent, Context
-from .bridge import BridgeSamples, bridge_samples
-from .choice import tagged
-from .knowledge import Knowledge, Models, Rows, aligned
-from .late import late
-from .mutual_absorb import MutualLearning, mutual
-from .optimizers import Optimizer, Steps
-from .parameters import Step
-from .registry import Registry
-from .train import batches
+from ..agent import Agent, Context
+from ..batches import batches
+from ..knowledge import Knowledge, Rows, aligned
+from ..late import late
+from ..optimizers import Optimizer, Steps
+from ..parameters import Step
+from .registry import ABSORBS
 
 if TYPE_CHECKING:
     import torch
 
-    from ..kernels import losses
+    from ...kernels import losses
 else:
-    torch = late("torch")
     losses = late("codistill.kernels.losses")
-
-ABSORBS: Registry[Callable[..., None]] = Registry("absorbs")
-
-
-class Replace(Step):
-    """Parameters take the place of the model's own."""
-
-    of: Literal["model", "companion"] = Field("model", description="the agent's own model, or its companion")
 
 
 class Distil(Step):
@@ -49,15 +36,6 @@ class Distil(Step):
     optimizer: Optimizer = Field(
         default_factory=lambda: Optimizer.model_validate("sgd"), description="made anew each round"
     )
-
-
-@ABSORBS.register("replace", Replace)
-def replace(agent: Agent, received: Knowledge, said: Replace, context: Context) -> None:
-    """The received parameters of the agent's architecture take the place of its own."""
-    assert isinstance(received, Models)
-    identity = agent.architectures[said.of].name
-    if identity in received.tensors:
-        agent.models[said.of].load_state_dict(received.tensors[identity])
 
 
 @ABSORBS.register("distil", Distil)
@@ -86,18 +64,3 @@ def _distance(said: Distil, given: torch.Tensor, target: torch.Tensor) -> torch.
         case "l1":
             loss = losses.logit_distance(given, target, power=1)
     return loss * said.kd_weight
-
-
-ABSORBS.register("mutual", MutualLearning)(mutual)
-ABSORBS.register("bridge_samples", BridgeSamples)(bridge_samples)
-
-from . import transfer  # noqa: E402, F401  # it enters its way to absorb
-
-Absorb: Any = tagged("Absorb", ABSORBS, "by")
-
-
-def absorb(agent: Agent, parameters: Any, context: Context) -> None:
-    """An agent's model changes by what the agent received."""
-    received = agent.memory.recall("working", "received")
-    if received is not None:
-        ABSORBS[parameters.by].function(agent, received, parameters, context)

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .agent import Agent, Context
-from .aggregate import AGGREGATES
+from ..agent import Agent, Context
+from ..batches import batches
+from ..knowledge import Rows, together
+from ..late import late
+from ..models import Width
+from ..optimizers import Optimizer, Steps
 from .door import Merge
-from .knowledge import Rows, together
-from .late import late
-from .models import Width
-from .optimizers import Optimizer, Steps
-from .train import batches
+from .registry import AGGREGATES
 
 if TYPE_CHECKING:
     import torch
 
-    from ..kernels import losses
+    from ...kernels import losses
 else:
     torch = late("torch")
     losses = late("codistill.kernels.losses")

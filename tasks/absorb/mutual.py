@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from .agent import Agent, Context
-from .knowledge import Knowledge, Models
-from .late import late
-from .optimizers import Optimizer, Steps
-from .parameters import Parameters, Step
-from .score import score
-from .streams import torch_stream
-from .train import batches
+from ..agent import Agent, Context
+from ..batches import batches
+from ..knowledge import Knowledge, Models
+from ..late import late
+from ..optimizers import Optimizer, Steps
+from ..parameters import Parameters, Step
+from ..score import score
+from ..streams import torch_stream
+from .registry import ABSORBS
 
 if TYPE_CHECKING:
     import torch
 
-    from ..kernels import ensembles, losses
-    from .networks import Network
+    from ...kernels import ensembles, losses
+    from ..networks import Network
 else:
     torch = late("torch")
     ensembles = late("codistill.kernels.ensembles")
@@ -82,6 +83,7 @@ class MutualLearning(Step):
     )
 
 
+@ABSORBS.register("mutual", MutualLearning)
 def mutual(agent: Agent, received: Knowledge, said: MutualLearning, context: Context) -> None:
     """The received models and the agent's own learn from its samples and from each other, step by step."""
     assert isinstance(received, Models)
@@ -106,7 +108,7 @@ def _parted(agent: Agent, said: MutualLearning, context: Context) -> tuple[torch
 
 
 def _visitors(received: Models, context: Context) -> dict[str, Network]:
-    from .networks import build
+    from ..networks import build
 
     known = context.world.architectures
     made = {identity: build(known[identity], torch.Generator().manual_seed(0)) for identity in received.tensors}
