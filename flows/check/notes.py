@@ -23,7 +23,7 @@ MANY_ROWS = 5_000_000
 def notes(loaded: Loaded[Spec], holdings: Holdings | None = None) -> list[str]:
     """Return one sentence for each thing that may not be what was meant; more with the data at hand."""
     spec = loaded.value
-    found = [*_clock(spec), *_presence(spec), *_links(spec), *_recipe(spec)]
+    found = [*_clock(spec), *_presence(spec), *_told_once(spec), *_links(spec), *_recipe(spec)]
     rows = spec.rounds * sum(group.count for group in spec.agents)
     if rows > MANY_ROWS:
         found.append(f"{rows:,} pairs of agent and round make large tables; `measure.every` makes them smaller.")
@@ -50,6 +50,19 @@ def _presence(spec: Spec) -> Iterator[str]:
         first = max(first, (group.leaves or spec.rounds) + 1)
     if first <= spec.rounds:
         yield f"Nobody is there in round {first}."
+
+
+def _told_once(spec: Spec) -> Iterator[str]:
+    """Tell that who is away while keys travel stays unknown."""
+    said = spec.participation
+    always = said.share == 1 and all(g.availability == 1 and g.joins == 1 for g in spec.agents)
+    for step in spec.recipe.round:
+        when = getattr(step.parameters, "keys_when", None)
+        if when is not None and when.until is not None and (not always or said.deadline is not None):
+            yield (
+                f"Who is away in the rounds up to {when.until} never tells labels and keys, and nothing is found "
+                "for it; without `keys_when` they travel each round."
+            )
 
 
 def _links(spec: Spec) -> Iterator[str]:

@@ -112,6 +112,14 @@ def test_what_is_retrieved_for_the_term_sample_logits_is_used(tmp_path: Path, re
     assert "Remembered logits are retrieved and no later step uses them" in note
 
 
+def test_who_is_away_while_codes_travel_is_told_of(tmp_path: Path) -> None:
+    (note,) = notes(loaded(tmp_path, participation="{share: 0.5}"))
+    assert note.startswith("Who is away in the rounds up to 1 never tells labels and keys")
+    assert notes(loaded(tmp_path)) == []
+    each_round = "{use: fedagg, with: {extract.keys_when: null}}"
+    assert notes(loaded(tmp_path, participation="{share: 0.5}", recipe=each_round)) == []
+
+
 def test_the_term_sample_logits_needs_what_it_distils(tmp_path: Path) -> None:
     steps = "[{train: {losses: [sample_logits]}}]"
     assert "needs remembered logits, and nothing retrieves them" in told(tmp_path, recipe=steps, pattern="distributed")
