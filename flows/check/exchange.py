@@ -12,7 +12,7 @@ from ...tasks.choice import Choice
 from .places import Finding, in_round
 from .recipe import Exchange, exchanges, received
 
-NEEDED = {"labels": "class counts or labels", "keys": "features"}
+NEEDED = {"labels": "labels", "keys": "features"}
 NEEDED_AS = {"labels": "true", "keys": "features"}
 """What a rule may need of an extract besides its values, and how to write it."""
 FOR_MODELS = ("float32", "float16", "svd")
@@ -56,7 +56,7 @@ def _rule(exchange: Exchange, extract: int) -> Iterator[Finding]:
     else:
         for key in rule.needs:
             if not getattr(made, key, None):
-                message = f"the rule {rule.by} learns from {NEEDED.get(key, key)}, and none are told"
+                message = f"the rule {rule.by} learns from {NEEDED[key]}, and no {NEEDED[key]} are told"
                 yield Finding(source, message, f"write `{key}: {NEEDED_AS[key]}` in the extract", (by,))
     if not rule.side_by_side and getattr(made, "source", "") == "private" and form == "logits":
         message = f"no two agents score the same private sample, so {rule.by} merges nothing"
@@ -186,8 +186,6 @@ def _public_users(recipe: Recipe) -> Iterator[tuple[Path, str]]:
             said, path = step.parameters, ("recipe", part, index, step.name)
             if step.name == "extract" and getattr(said, "source", "") == "public":
                 yield (*path, "from"), "`extract` from public"
-            elif step.name == "extract" and getattr(getattr(said, "keys", None), "name", "") == "principal":
-                yield (*path, "keys"), "a code of principal components"
             elif getattr(said, "on", "") == "public":
                 yield (*path, "on"), f"`{step.name}` on public"
             elif step.name == "aggregate" and said.by == "distilled":

@@ -10,6 +10,7 @@ import numpy as np
 from ...specs.document import Loaded
 from ...specs.problems import dotted
 from ...specs.schema import Spec
+from ...tasks.parameters import When
 from ...tasks.patterns import GRAPHS
 from ...tasks.terms import TERMS
 from ..compile import agent_names
@@ -58,10 +59,10 @@ def _told_once(spec: Spec) -> Iterator[str]:
     always = said.share == 1 and all(g.availability == 1 and g.joins == 1 for g in spec.agents)
     for step in spec.recipe.round:
         when = getattr(step.parameters, "keys_when", None)
-        if when is not None and when.until is not None and (not always or said.deadline is not None):
+        if isinstance(when, When) and when.until is not None and (not always or said.deadline is not None):
             yield (
                 f"Who is away in the rounds up to {when.until} never tells labels and keys, and nothing is found "
-                "for it; without `keys_when` they travel each round."
+                "for it; with `keys_when: first` each agent tells them once."
             )
 
 

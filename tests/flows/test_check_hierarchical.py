@@ -80,7 +80,7 @@ def test_who_has_the_recipes_model(tmp_path: Path, pattern: str, models: list[st
         ({"pattern": TREE.replace("forward: own, ", "")}, "edge has a model, and with `forward: merged` it says"),
         ({"pattern": TREE.replace(", model: cnn", ""), "recipe": BARE}, "cloud has no model"),
         ({"pattern": TREE.replace(", model: mlp", ""), "recipe": BARE}, "edge has no model, and `forward: own`"),
-        ({"data": "{dataset: digits, partition: {by: iid}}"}, "a code of principal components needs public samples"),
+        ({"data": "{dataset: digits, partition: {by: iid}}"}, "the keys principal need public samples"),
         ({"recipe": EXTRACT.replace("memory: bridge", "memory: other")}, "and other is none"),
         ({"recipe": EXTRACT.replace("memory: bridge, ", "")}, "and none is named"),
         ({"recipe": EXTRACT.replace("principal", "projection")}, "principal components alone"),
@@ -142,12 +142,13 @@ def test_bytes_that_labels_and_keys_add_are_foreseen(tmp_path: Path, recipe: str
     spec = loaded(tmp_path, **said)
     plan = compile_spec(spec.value, hold(spec.value, tmp_path / "cache"))
     (exchange,), counts = plan.exchanges, [agent.samples for agent in plan.agents[: plan.learners]]
-    assert not exchange.exact
+    assert exchange.exact  # labels and keys are counted by themselves
     folder = conduct(text_of(**said))
     links = [row for row in pq.read_table(folder.table("ledger")).to_pylist() if row["round"] == 1]
     sent = [row["bytes"] for row in links if row["from"] != "server"]
     returned = [row["bytes"] for row in links if row["from"] == "server"]
-    # Answers need no column of weights here: 8 bytes a row and what describes it are foreseen and not sent.
-    for found, foreseen, weight in ((sent, exchange.up_bytes, 0), (returned, exchange.down_bytes, 8)):
-        for size, most, samples in zip(found, foreseen, counts, strict=True):
-            assert 0 <= most - size - weight * samples < 400
+    told = [up + more for up, more in zip(exchange.up_bytes, exchange.told_bytes, strict=True)]
+    for found, foreseen in ((sent, told), (returned, exchange.down_bytes)):
+        assert len(found) == len(counts)
+        for size, most in zip(found, foreseen, strict=True):
+            assert abs(most - size) < 400

@@ -106,7 +106,7 @@ CASES = {
         memories(MODELS + "\n  - aggregate: {by: mean, filters: [finite]} # here" + REPLACE, "{}"), "looks at rows"),
     "parameters collected": (
         memories(MODELS + COLLECT + " # here" + REPLACE + "\n  - retrieve: {memory: procedural, knowledge: parameters, "
-                 "who: top}\n  - store: {memory: procedural, who: all}", "{}"), "takes rows"),
+                 "who: top}\n  - store: {memory: procedural, who: all}", "{}"), "the rule collect takes logits"),
     "collected and sent back": (
         memories(OWN + COLLECT + " # here" + PUT), "sent back to everybody"),
     "a mean of one's own samples": (

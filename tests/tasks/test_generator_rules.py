@@ -136,7 +136,7 @@ def test_classes_that_nobody_has_are_not_drawn(agent, context, packets, monkeypa
         seen.append(labels)
         return ensemble_cross_entropy(features, labels, heads)
 
-    monkeypatch.setattr("codistill.tasks.generator_rules.ensemble_cross_entropy", watched)
+    monkeypatch.setattr("codistill.tasks.aggregate.generators.ensemble_cross_entropy", watched)
     aggregate(agent, packets, rule(steps=40, batch=50, noise=4, hidden=8), context)
     evenly = torch.bincount(torch.cat(seen), minlength=5) / 2000
     seen.clear()
@@ -230,7 +230,8 @@ def test_distilling_without_data_improves_on_the_mean(context, digits):
         before, after = (right(digits, identity, models.tensors[identity]) for models in (start, found))
         assert after > before + 0.1
         assert found.samples_by[identity] == start.samples_by[identity]
-    assert found.tensors[GENERATOR]["layers.0.weight"].shape[1] == 16 + 10
+    assert GENERATOR not in found.tensors  # it stays where it is: nobody below has use for it
+    assert server.models["sample_generator"].state_dict()["layers.0.weight"].shape[1] == 16 + 10
 
 
 def test_an_aggregator_with_a_model_of_its_own_has_it_distilled_too(another, context, packets):
@@ -238,7 +239,7 @@ def test_an_aggregator_with_a_model_of_its_own_has_it_distilled_too(another, con
     said = rule("data_free_distilled", epochs=1, generator_steps=2, batch=8, width=2)
     before = {key: value.clone() for key, value in server.models["model"].state_dict().items()}
     found = aggregate(server, packets, said, context)
-    assert list(found.tensors) == [MLP, CNN, "linear", GENERATOR]
+    assert list(found.tensors) == [MLP, CNN, "linear"]
     assert not torch.equal(found.tensors["linear"]["head.weight"], before["head.weight"])
     assert torch.equal(server.models["model"].state_dict()["head.weight"], before["head.weight"])
 
