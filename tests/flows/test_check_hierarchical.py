@@ -80,7 +80,7 @@ def test_who_has_the_recipes_model(tmp_path: Path, pattern: str, models: list[st
         ({"pattern": TREE.replace("forward: own, ", "")}, "edge has a model, and with `forward: merged` it says"),
         ({"pattern": TREE.replace(", model: cnn", ""), "recipe": BARE}, "cloud has no model"),
         ({"pattern": TREE.replace(", model: mlp", ""), "recipe": BARE}, "edge has no model, and `forward: own`"),
-        ({"data": "{dataset: digits, partition: {by: iid}}"}, "the keys principal need public samples"),
+        ({"data": "{dataset: digits, partition: {by: iid}}"}, "the keys principal needs public samples"),
         ({"recipe": EXTRACT.replace("memory: bridge", "memory: other")}, "and other is none"),
         ({"recipe": EXTRACT.replace("memory: bridge, ", "")}, "and none is named"),
         ({"recipe": EXTRACT.replace("principal", "projection")}, "principal components alone"),
