@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from typing import Any
 
 import torch
 
+from ..dispatch import installed
 from ..reference.retrieve import unit
 from ..retrieve_settings import Bank, Queries, Settings
 
