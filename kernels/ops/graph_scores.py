@@ -19,7 +19,7 @@ BACKWARD = Operation(
     "graph_scores_backward",
     reference=".reference.graph_scores:distances_backward",
     cpu=".cpu.graph_scores:distances_backward",
-    triton=".triton.graph_scores:distances_backward",
+    triton=".triton.graph_scores_backward:distances_backward",
 )
 
 NOT_TRANSFORMED = (
