@@ -85,7 +85,7 @@ class Bank:
         """Whether some memory may be out of bounds for some query."""
         return self.kept is not None or self.owner is not None or self.class_ is not None
 
-    def part(self, some: slice) -> Bank:
+    def part(self, some: slice | torch.Tensor) -> Bank:
         """Return what of the bank decides about scores, for some of the memories."""
         return replace(
             self,

@@ -49,8 +49,12 @@ def why_not() -> str:
         return f"{VARIABLE} is 0"
     if _failures:
         return _failures[0]
-    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-    return "" if shutil.which(compiler.split()[0]) else f"there is no C++ compiler ({compiler})"
+    return "" if shutil.which(compiler().split()[0]) else f"there is no C++ compiler ({compiler()})"
+
+
+def compiler() -> str:
+    """Return the command of the C++ compiler."""
+    return os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
 
 
 def of_any_length(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""``retrieve`` on a CPU: candidates by faiss or by maxima of groups, their exact scores, and a proof that they do.
+"""``retrieve`` on a CPU: candidates by maxima of groups or by faiss, their exact scores, and a proof that they do.
 
 Candidates come with a bound: no other memory scores above it, but for rounding. Where the k-th best candidate is above
 the bound by more than rounding can do, the k best are exact, ties and all. Other rows are done again over all memories.
@@ -15,11 +15,14 @@ from ..reference.kd import accumulated
 from ..reference.retrieve import BLOCK, answer, dequantised, length, score_matrix
 from ..reference.retrieve import retrieve as plainly
 from ..retrieve_settings import Bank, Found, Queries, Settings
-from . import faiss_search
+from . import faiss_search, native
 from .group_search import SPARE, Candidates, search
 
-ROOM = 2**22
-"""Numbers of candidates' keys that are held at a time."""
+ROOM = 2**20
+"""Numbers of candidates' keys that are held at a time: few enough to stay in a cache."""
+
+TOGETHER = 256
+"""Queries that are searched again at a time."""
 
 
 def retrieve(asked: Queries, bank: Bank, settings: Settings) -> Found:
@@ -28,15 +31,15 @@ def retrieve(asked: Queries, bank: Bank, settings: Settings) -> Found:
     many = min(settings.k + SPARE, count)
     if not rows or not count:
         return plainly(asked, bank, settings)
-    why_not = faiss_search.why_not(asked, bank, settings, many)
-    if why_not:
-        detail(f"maxima of groups: {why_not}")
-        candidates = search(asked, bank, settings)
-    else:
+    not_native, not_faiss = native.why_not(rows, count), faiss_search.why_not(asked, bank, settings, many)
+    if not_native and not not_faiss:
         detail("faiss")
         indices, scores = faiss_search.search(asked.rows, bank.keys, settings, many)
         bound = scores[:, -1] if many < count else scores.new_full((rows,), -math.inf)
-        candidates = Candidates(indices, bound)
+        candidates = Candidates(indices, bound, longest(bank.keys))
+    else:
+        detail(f"maxima of groups, by torch: {not_native}; {not_faiss}" if not_native else "maxima of groups, native")
+        candidates = search(asked, bank, settings, natively=not not_native)
     indices, scores, sure = _best_of(candidates, asked, bank, settings)
     again = (~sure & ~asked.rows.isnan().any(1)).nonzero()[:, 0]
     if again.numel():
@@ -58,18 +61,22 @@ def _best_of(
         at = candidates.indices[some]
         packed = pack(score_candidates(at, asked.part(some), bank, settings), at)
         scores[some, :kept], indices[some, :kept] = unpack(packed.topk(kept, 1)[0])
-    error = 2 * rounding(asked, bank, settings)
+    error = 2 * rounding(asked, bank, settings, candidates.longest)
     sure = (candidates.bound < scores[:, -1] - error) | (candidates.bound == -math.inf)
     return indices, scores, sure
 
 
 def _best_of_all(asked: Queries, bank: Bank, settings: Settings) -> tuple[torch.Tensor, torch.Tensor]:
     """Return indices and scores [Q, k] of the best of M memories; M is more than k."""
-    every = torch.arange(bank.keys.shape[0])
-    chosen = [
-        pack(score_matrix(part, bank, settings), every).topk(settings.k, 1)[0]
-        for part in (asked.part(some) for some in torch.arange(asked.rows.shape[0]).split(max(1, BLOCK // len(every))))
-    ]
+    chosen = []
+    for some in torch.arange(asked.rows.shape[0]).split(TOGETHER):
+        part, best = asked.part(some), torch.empty(len(some), 0, dtype=torch.int64)
+        # The bank by parts: an int8 one of a million rows would be half a gigabyte in float32.
+        for every in torch.arange(bank.keys.shape[0]).split(BLOCK // TOGETHER):
+            scores = score_matrix(part, bank.part(slice(int(every[0]), int(every[-1]) + 1)), settings)
+            best = torch.cat([best, pack(scores, every)], 1)
+            best = best.topk(min(settings.k, best.shape[1]), 1)[0]
+        chosen.append(best)
     scores, indices = unpack(torch.cat(chosen))
     return indices, scores
 
@@ -85,7 +92,7 @@ def score_candidates(at: torch.Tensor, asked: Queries, bank: Bank, settings: Set
     if settings.similarity == "l2":
         scores = -(keys - queries[:, None]).square_().sum(-1)
     else:
-        scores = torch.bmm(keys, queries[:, :, None]).squeeze(2)
+        scores = torch.bmm(queries[:, None], keys.transpose(1, 2)).squeeze(1)
         if settings.similarity == "cosine":
             scores = scores / (length(keys).squeeze(2) * length(queries))
     scores = scores * settings.scale
@@ -100,12 +107,13 @@ def score_candidates(at: torch.Tensor, asked: Queries, bank: Bank, settings: Set
     return torch.where(there & ~scores.isnan(), scores, -math.inf)
 
 
-def rounding(asked: Queries, bank: Bank, settings: Settings) -> torch.Tensor:
-    """Return by how much float32 may miss a score, [Q]: the bound for sums of D products (Higham 2002, sec. 3.1)."""
+def rounding(asked: Queries, bank: Bank, settings: Settings, longest: float) -> torch.Tensor:
+    """Return by how much float32 may miss a score, [Q]: the bound for sums of D products (Higham 2002, sec. 3.1).
+
+    ``longest`` is the length of the longest finite key.
+    """
     terms = bank.keys.shape[1] + 4
     queries = torch.linalg.vector_norm(accumulated(asked.rows), dim=1)
-    # A chunk at a time: bfloat16 and int8 banks are not copied whole.
-    longest = max(float(_longest(bank.part(slice(m, m + 8192)))) for m in range(0, bank.keys.shape[0], 8192))
     if settings.similarity == "dot":
         size = queries * longest
     elif settings.similarity == "cosine":
@@ -119,11 +127,10 @@ def rounding(asked: Queries, bank: Bank, settings: Settings) -> torch.Tensor:
     return error
 
 
-def _longest(bank: Bank) -> torch.Tensor:
-    """Return the length of the longest finite key."""
-    keys = dequantised(bank.keys, bank.key_scales, bank.keys.new_empty(0, dtype=torch.float32))
+def longest(keys: torch.Tensor) -> float:
+    """Return the length of the longest finite key of float32 ``keys`` [M, D]."""
     lengths: torch.Tensor = torch.linalg.vector_norm(keys, dim=1)
-    return lengths.nan_to_num(0.0, 0.0, 0.0).max()
+    return float(lengths.nan_to_num_(0.0, 0.0, 0.0).max())
 
 
 def pack(scores: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:

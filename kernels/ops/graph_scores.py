@@ -19,7 +19,7 @@ BACKWARD = Operation(
     "graph_scores_backward",
     reference=".reference.graph_scores:distances_backward",
     cpu=".cpu.graph_scores:distances_backward",
-    triton=".triton.graph_scores:distances_backward",
+    triton=".triton.graph_scores_backward:distances_backward",
 )
 
 NOT_TRANSFORMED = (
@@ -78,10 +78,13 @@ def _graph_distances_backward_fake(
 
 def _keep(ctx: Any, inputs: Any, output: Any) -> None:
     query, entities, candidates, ctx.kind, ctx.backend = inputs
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(query, entities, candidates, output)
 
 
-def _backward(ctx: Any, by_distances: Tensor) -> Any:
+def _backward(ctx: Any, by_distances: Tensor | None) -> Any:
+    if by_distances is None:
+        return (None,) * 5
     wanted = list(ctx.needs_input_grad[:2])
     gradients = graph_distances_backward(by_distances.contiguous(), *ctx.saved_tensors, ctx.kind, ctx.backend, wanted)
     return (*(made if want else None for made, want in zip(gradients, wanted, strict=True)), None, None, None)

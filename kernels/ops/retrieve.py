@@ -135,6 +135,7 @@ retrieve_backward.register_autograd(_refuse)
 def _keep(ctx: Any, inputs: Any, output: Any) -> None:
     queries, keys, values, bias, key_scales, value_scales = inputs[:6]
     _, indices, weights, _, _ = output
+    ctx.set_materialize_grads(False)  # zeros [Q, E] for values that nobody used would be gathered for nothing
     ctx.mark_non_differentiable(indices)
     ctx.save_for_backward(queries, keys, values, key_scales, value_scales, indices, weights)
     ctx.bias_dtype = None if bias is None else bias.dtype
@@ -145,11 +146,19 @@ def _backward(ctx: Any, *by_found: Any) -> Any:
     by_values, _, by_weights, by_scores, by_log_sum_exp = by_found
     wanted = list(ctx.needs_input_grad[:4])
     queries, keys, values, key_scales, value_scales, indices, weights = ctx.saved_tensors
-    # d log_sum_exp / d score = weight / temperature.
-    by_scores = by_scores + by_log_sum_exp[:, None] * weights / ctx.temperature
+    if by_values is None or values is None:
+        by_values = values = value_scales = None
+        wanted[2] = False
+        if by_weights is None and by_scores is None and by_log_sum_exp is None:
+            return (None,) * 16
+    if by_log_sum_exp is not None:
+        # d log_sum_exp / d score = weight / temperature.
+        through = by_log_sum_exp[:, None] * weights / ctx.temperature
+        by_scores = through if by_scores is None else by_scores + through
+    by_weights, by_scores = (torch.zeros_like(weights) if one is None else one for one in (by_weights, by_scores))
     do: Any = _TransformedBackward.apply if _transforming() else retrieve_backward
     made = do(
-        None if values is None else by_values,
+        by_values,
         by_weights,
         by_scores,
         queries,

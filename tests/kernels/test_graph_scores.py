@@ -1,5 +1,6 @@
 """Scores of triples against complex numbers and norms in float64, and the losses made of them."""
 
+import codistill.kernels.ops.graph_scores as ops
 import pytest
 import torch
 from codistill.kernels import watch
@@ -272,3 +273,23 @@ def test_distillation_of_scores_is_a_divergence_over_candidates():
     loss.backward()
     best.backward()
     assert relative(student.grad, exact.grad) < 5e-6
+
+
+def test_a_backward_that_gets_nothing_makes_nothing(monkeypatch):
+    class Undefined(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, scores):
+            return scores.clone()
+
+        @staticmethod
+        def backward(ctx, by_output):
+            return None
+
+    def never(*arguments):
+        raise AssertionError("nobody asked for a gradient")
+
+    monkeypatch.setitem(ops.BACKWARD._found, "cpu", never)
+    known, relations, entities, candidates = made_up("transe")
+    entities.requires_grad_()
+    Undefined.apply(graph_scores(known, relations, entities, candidates)).sum().backward()
+    assert entities.grad is None

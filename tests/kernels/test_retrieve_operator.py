@@ -1,7 +1,11 @@
 """``codistill::retrieve`` as torch sees it: opcheck, compilation, export, ``torch.func``."""
 
+from typing import Any
+
+import codistill.kernels.ops.retrieve as ops
 import pytest
 import torch
+from codistill.kernels.reference.retrieve import retrieve_backward
 from codistill.kernels.retrieval import retrieve
 
 
@@ -110,3 +114,47 @@ def test_no_second_derivative() -> None:
         first.sum().backward()
     with pytest.raises(NotImplementedError, match="not differentiable a second time"):
         torch.func.jacrev(torch.func.grad(loss))(queries.detach(), keys, values, bias)
+
+
+def test_no_zeros_are_made_for_outputs_that_nobody_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[object, ...]] = []
+    real = ops.BACKWARD._found.get("cpu") or retrieve_backward
+
+    def watched(*arguments: object) -> object:
+        given.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setitem(ops.BACKWARD._found, "cpu", watched)
+    queries, keys, values, bias = (one.requires_grad_() for one in data())
+    found = retrieve(queries, keys, values, k=3, bias=bias)
+    by_queries, by_values = torch.autograd.grad(found.scores.sum(), (queries, values), allow_unused=True)
+    by_output, bank, wanted = given[0][0], given[0][4], given[0][8]
+    assert by_output is None and bank.values is None and by_values is None  # type: ignore[attr-defined]
+    assert wanted == (True, True, False, True)
+    torch.testing.assert_close(by_queries, keys.detach()[found.indices].sum(1))
+    found = retrieve(queries, keys, values, k=3, bias=bias)
+    assert found.values is not None
+    (alone,) = torch.autograd.grad(found.values.sum(), queries, retain_graph=True)
+    (both,) = torch.autograd.grad(found.values.sum() + 0 * (found.scores.sum() + found.weights.sum()), queries)
+    torch.testing.assert_close(alone, both)
+
+
+def test_a_backward_that_gets_nothing_makes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*arguments: object) -> object:
+        raise AssertionError("nobody asked for a gradient")
+
+    monkeypatch.setitem(ops.BACKWARD._found, "cpu", never)
+    queries, keys, values, _ = data()
+    found = retrieve(queries.requires_grad_(), keys, values, k=3)
+
+    class Undefined(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, scores: torch.Tensor) -> torch.Tensor:
+            return scores.clone()
+
+        @staticmethod
+        def backward(ctx: Any, *by_output: Any) -> Any:
+            return None
+
+    Undefined.apply(found.scores).sum().backward()  # type: ignore[no-untyped-call]
+    assert queries.grad is None

@@ -12,6 +12,7 @@ import torch
 
 from ...retrieval import retrieve
 from ..case import EAGER, OURS, Case, Outputs, Prepared, Provider, back_ends, drawn
+from . import int8_bank
 
 OWNERS, CLASSES, OLDEST = 20, 10, 0.9
 
@@ -64,7 +65,7 @@ class Memory:
 
 
 def cases(device: torch.device, quick: bool) -> Iterator[Case]:
-    """Yield a thousand queries of a bank of 65,536 memories."""
+    """Yield a thousand queries of a bank of 65,536 memories, and on a CPU of a mapped one of a million."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     count, many, width, k = (256, 16384, 128, 16) if quick else (1024, 65536, 128, 16)
     for kind in ("plain", "masked", "masked+backward"):
@@ -82,6 +83,8 @@ def cases(device: torch.device, quick: bool) -> Iterator[Case]:
             2e-2 if dtype == torch.bfloat16 else 1e-3,
             partial(prepare, device, dtype, count, many, width, k, kind),
         )
+    if device.type == "cpu":
+        yield from int8_bank.cases(quick)
 
 
 def prepare(device: torch.device, dtype: torch.dtype, count: int, many: int, width: int, k: int, kind: str) -> Prepared:

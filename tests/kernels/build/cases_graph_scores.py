@@ -4,7 +4,8 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from codistill.kernels.triton.graph_scores import distances, distances_backward
+from codistill.kernels.triton.graph_scores import distances
+from codistill.kernels.triton.graph_scores_backward import distances_backward
 
 BATCH, NEGATIVES, ENTITIES = 64, 256, 1000
 
