@@ -8,7 +8,6 @@ order); bytes and packets exactly, but 2 % where an SVD decides how much is sent
 import json
 
 import pytest
-
 from codistill.tests.golden.measure import GOLDEN, PATTERNS, measured, names
 
 EXPECTED = json.loads(GOLDEN.read_text())
