@@ -19,7 +19,7 @@ from .intake import draws, encoded, fresh, last_of_each, layout_for, make_room, 
 from .means import mean_of
 from .search import Found, Similarity
 from .table import Part
-from .writing import Names, segments_of, used_contributors
+from .writing import Names, spill, used_contributors
 
 if TYPE_CHECKING:
     import torch
@@ -171,7 +171,7 @@ class Store:
     def count(self, contributor: str) -> int:
         """Return how many entries a contributor has."""
         place = self._table.place(contributor)
-        return sum(int((part.marks.alive & (part.block.owners == place)).sum()) for part in self._table.parts)
+        return len(self._table.rows(lambda part: part.block.owners == place))
 
     def classes(self) -> tuple[int, ...]:
         """Return the classes of what is held, rising, without "not known"."""
@@ -290,14 +290,10 @@ class Store:
         return len(rows)
 
     def _spill_over(self, layout: Layout) -> None:
-        pending = self._table.pending
-        if self._spill is None or sum(map(len, pending)) * layout.row_bytes < self._bound:
-            return
-        names = Names(self._spill.resolve(), f"{self.name}.spill", self._spilled)
-        made = segments_of(pending, self._table.contributors, layout, names, self._bound)
-        self._spilled = names.next
-        del self._table.parts[len(self._table.parts) - len(pending) :]
-        self._table.parts += made
+        if self._spill is not None:
+            names = Names(self._spill.resolve(), f"{self.name}.spill", self._spilled)
+            spill(self._table, layout, names, self._bound)
+            self._spilled = names.next
 
     def _use(self, rows: np.ndarray, round: int, hits: int, misses: int, times: np.ndarray | None = None) -> None:
         counted = self._held.counted

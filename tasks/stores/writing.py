@@ -102,6 +102,16 @@ def segments_of(
     return made
 
 
+def spill(table: Table, layout: Layout, names: Names, bound: int) -> None:
+    """Write what waits in memory to segments where it is ``bound`` bytes or more."""
+    pending = table.pending
+    if sum(map(len, pending)) * layout.row_bytes < bound:
+        return
+    made = segments_of(pending, table.contributors, layout, names, bound)
+    del table.parts[len(table.parts) - len(pending) :]
+    table.parts += made
+
+
 def move(part: Part, path: Path) -> None:
     """Give a segment another place; its map stays as it is."""
     assert part.path is not None
