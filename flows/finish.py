@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .folder import RunFolder, replace_text, replacing
 from .plan import Plan
+from .privacy import write_privacy
 from .tables import write_tables
 from .versions import Versions
 
@@ -24,6 +25,7 @@ def finish(folder: RunFolder, plan: Plan, control: RunFolder | None) -> None:
         last = versions.before(plan.rounds + 1, place) if agent.model is not None else None
         if last is not None:
             _copy(folder.state(last, place), folder.model(agent.name))
+    write_privacy(folder, plan)
     _summarise(folder)
     folder.note(status="finished", finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"), seconds=seconds)
     from .report.write import write_report

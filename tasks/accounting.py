@@ -73,8 +73,11 @@ def count(agent: Agent, spent: Spent, delta: float, round: int) -> None:
 def steps_on_account(agent: Agent) -> list[Spent]:
     """Return the private steps that the agent has taken so far, by kind."""
     held = agent.memory.recall("procedural", KEY)
-    if not isinstance(held, Rows):
-        return []
+    return spent_of(held) if isinstance(held, Rows) else []
+
+
+def spent_of(held: Rows) -> list[Spent]:
+    """Return the private steps in what is held under :data:`KEY`, by kind."""
     rows = zip(held.values.double().tolist(), held.weights.tolist(), strict=True)
     return [Spent(noise, rate, round(steps)) for (noise, rate, _), steps in rows]
 

@@ -29,15 +29,22 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "evicted",
     ),
     "events": ("round", "agent", "step", "what", "about", "count", "sentence"),
+    "privacy": ("agent", "steps", "noise", "rate", "delta", "epsilon"),
     "partition": ("agent", "split", "label", "count"),
     "clock": ("round", "agent", "compute_seconds", "transfer_seconds", "status", "round_end"),
     "timings": ("round", "stage", "cohort", "started", "seconds", "cpu_seconds"),
 }
 WHOLE_COLUMNS = frozenset(
-    ("round", "weight", "exchange", "items", "bytes", "raw_bytes", "count", "hits", "misses", "refused", "evicted")
+    {
+        *("round", "weight", "exchange", "items", "bytes", "raw_bytes", "count"),
+        *("hits", "misses", "refused", "evicted", "steps"),
+    }
 )
 FLOAT_COLUMNS = frozenset(
-    ("value", "mean_age", "compute_seconds", "transfer_seconds", "round_end", "started", "seconds", "cpu_seconds")
+    {
+        *("value", "mean_age", "noise", "rate", "delta", "epsilon"),
+        *("compute_seconds", "transfer_seconds", "round_end", "started", "seconds", "cpu_seconds"),
+    }
 )
 
 

@@ -92,6 +92,7 @@ class Results:
     memory: pa.Table
     stores: pa.Table
     events: pa.Table
+    privacy: pa.Table
     partition: pa.Table
     clock: pa.Table
     timings: pa.Table

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .memories import event_counts, store_figures
+from .privacy_section import largest_epsilon
 from .results import Results
 
 
@@ -44,5 +45,6 @@ def summary(folder: Path) -> dict[str, Any]:
             for said in store_figures(results, by_role=False)
         },
         "events": event_counts(results),
+        "epsilon": largest_epsilon(results),
         "simulated_seconds": ends.get(plan["rounds"], 0.0),
     }

@@ -13,6 +13,7 @@ from .page import Cell, document, escape, escape_block, table_markup, tiles_mark
 from .pictures import accuracy_by_bytes, accuracy_by_round, accuracy_by_time, bytes_by_form, bytes_held, gain_by_agent
 from .pictures_between import who_holds, who_spoke
 from .pictures_memory import held_by_tier, served
+from .privacy_section import privacy_markup
 from .results import Results
 from .text import bytes_text, count_text, difference_text, is_share, plural, seconds_text, value_text
 
@@ -173,6 +174,7 @@ def report_markup(results: Results) -> str:
         *map(_shown, pictures),
         stores_markup(results),
         events_markup(results),
+        privacy_markup(results),
         _shown(who),
         _agent_table(results),
         _reproduce(results),

@@ -1,0 +1,61 @@
+"""What private steps have cost each agent by the end of a run: the table ``privacy.parquet``."""
+
+from __future__ import annotations
+
+from functools import cache
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..tasks import accounting, packet
+from ..tasks.knowledge import Rows
+from .folder import RunFolder, replacing
+from .plan import Plan
+from .versions import Versions
+
+PRIVACY = pa.schema(
+    [
+        ("agent", pa.string()),
+        ("steps", pa.int64()),
+        ("noise", pa.float64()),
+        ("rate", pa.float64()),
+        ("delta", pa.float64()),
+        ("epsilon", pa.float64()),
+    ]
+)
+
+
+def write_privacy(folder: RunFolder, plan: Plan) -> None:
+    """Write, for each agent that took private steps, how many of each kind, and the epsilon of all of them together.
+
+    Epsilon is null where it is infinite or the package that computes it is not installed. No table where no agent took
+    any.
+    """
+    versions, rows = Versions(plan), []
+    for place, agent in enumerate(plan.agents[: plan.learners]):
+        last = versions.before(plan.rounds + 1, place)
+        if last is None:
+            continue
+        state = folder.state(last, place)
+        path = state.with_name(f"{state.stem}.procedural.{quote(accounting.KEY, safe='')}.arrow")
+        held = packet.read(path) if path.exists() else None
+        if not isinstance(held, Rows):
+            continue
+        spent = accounting.spent_of(held)
+        delta = float(held.values[:, 2].double().min())
+        cost = _epsilon(tuple(spent), delta)
+        rows += [[agent.name, one.steps, one.noise, one.rate, delta, cost] for one in spent]
+    if rows:
+        columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), PRIVACY, strict=True)]
+        with replacing(folder.table("privacy")) as temporary:
+            pq.write_table(pa.Table.from_arrays(columns, schema=PRIVACY), temporary)
+
+
+@cache
+def _epsilon(spent: tuple[accounting.Spent, ...], delta: float) -> float | None:
+    try:
+        found = accounting.epsilon(spent, delta)
+    except ModuleNotFoundError:
+        return None
+    return found if found < float("inf") else None
