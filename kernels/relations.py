@@ -51,10 +51,12 @@ def relation_angle_loss(
     over ordered triples of different rows of Huber(psi_student - psi_teacher), delta 1. Shapes, dtypes and errors as in
     :func:`relation_distance_loss`.
 
-    Cosines are made by blocks of vertices; the work grows with N^3 and the memory with N. Fewer than three rows make
-    zero; rows that coincide have no direction to each other, and their cosines count as zero. The paper's code divides
-    by N^3 where this divides by N (N - 1) (N - 2). There is no Triton kernel: on a GPU it is the same torch code, whose
-    time goes into matrix products.
+    The back ends "reference" and "cpu" make cosines of directions by blocks of vertices, in N^3 (D_s + D_t) operations
+    and memory that grows with N. "triton" makes them of squared distances, in N^3 operations whatever the widths, and
+    pays with three [N, N] of float32; no back end holds all triples. There a cosine between sides of lengths d and D,
+    d < D, is right to about D / d of float32's rounding. Fewer than three rows make zero; rows that coincide have no
+    direction to each other, and their cosines count as zero. The paper's code divides by N^3 where this divides by
+    N (N - 1) (N - 2).
     """
     _fits("relation_angle_loss", student, teacher, reduction)
     return ops.relation_op(ops.relation_angle_loss, student, teacher, reduction, backend or "")

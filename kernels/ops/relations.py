@@ -16,8 +16,13 @@ DISTANCE = Operation(
     cpu=".cpu.relations:distance",
     triton=".triton.relations:distance",
 )
-# Products of small matrices, most of it: cuBLAS and the BLAS of the CPU do them; there is no kernel of our own.
-ANGLE = Operation("relation_angle_loss", reference=".reference.relations:angle", cpu=".reference.relations:angle")
+# On a CPU it is products of small matrices, most of it, which BLAS does: the reference's own way.
+ANGLE = Operation(
+    "relation_angle_loss",
+    reference=".reference.relations:angle",
+    cpu=".reference.relations:angle",
+    triton=".triton.angle:angle",
+)
 
 
 def _scale(tuples: int, reduction: str) -> float:
