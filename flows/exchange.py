@@ -19,7 +19,7 @@ from ..tasks.parameters import due
 from ..tasks.share import share
 from . import references
 from .exchange_rules import ExchangeRules, weighing
-from .folder import RunFolder
+from .folder import RunFolder, piece_beside
 from .plan import Plan
 from .versions import Versions
 
@@ -248,8 +248,7 @@ class Post:
             return None, []
         version, hops = max(held)[0], -max(held)[1]
         kind = KEPT_AS[FORMS[self._rules[exchange].form].keyed_by]
-        state = self._folder.state(version, above[hops])
-        path = state.with_name(f"{above[hops]}.{kind}.delivered%20{exchange}.arrow")
+        path = piece_beside(self._folder.state(version, above[hops]), kind, f"delivered {exchange}")
         if not path.exists():
             return None, []
         carried: Knowledge = packet.read(path)

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ..tasks.stores.manifest import files_of
 from .report.reading import read_json
@@ -33,6 +34,12 @@ def replace_text(path: Path, text: str) -> None:
 
 STORE, WAITING = "store", "waiting"
 """What the files of an agent's stores are called: as a round left them, and in the middle of one."""
+
+
+def piece_beside(state: Path, kind: str, key: str) -> Path:
+    """Return where a remembered piece of the agent with models at ``state`` lies; ``unquote`` gives its key back."""
+    return state.with_name(f"{state.stem}.{kind}.{quote(key, safe='').replace('.', '%2E')}.arrow")
+
 
 PARTS = ("packets", "state", "rounds", "models")
 """The folders in a run's folder; the first is the first thing that a launch makes."""

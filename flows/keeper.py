@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -20,7 +20,7 @@ from ..tasks.patterns import ModelChoice
 from ..tasks.share import EncodingChoice
 from ..tasks.stores import Declaration, Store
 from ..tasks.streams import torch_stream
-from .folder import STORE, WAITING, RunFolder
+from .folder import STORE, WAITING, RunFolder, piece_beside
 from .plan import Plan
 from .versions import Versions
 
@@ -141,7 +141,7 @@ class Keeper:
             for key, item in agent.memory.items(kind).items():
                 label = packet.Label(agent.name, item.round, 0)
                 message = packet.encode(item.knowledge, plain.name, plain.parameters, label)
-                packet.write(path.with_name(f"{path.stem}.{kind}.{quote(key, safe='')}.arrow"), message)
+                packet.write(piece_beside(path, kind, key), message)
 
     def _read(self, agent: Agent, path: Path) -> None:
         grouped: dict[str, dict[str, torch.Tensor]] = {}
@@ -154,8 +154,8 @@ class Keeper:
             else:
                 agent.parked[name] = tensors
         for file in sorted(path.parent.glob(f"{path.stem}.*.arrow")):
-            _, kind, key, *more = file.name.split(".")
-            if kind in (STORE, WAITING) or more != ["arrow"]:
+            _, kind, key, *_ = file.name.split(".")
+            if kind in (STORE, WAITING):
                 continue
             knowledge, head = packet.decode(file.read_bytes())
             agent.memory.hold(kind, unquote(key), knowledge, int(head["round"]))  # type: ignore[arg-type]

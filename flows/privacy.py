@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
-from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..tasks import accounting, packet
 from ..tasks.knowledge import Rows
-from .folder import RunFolder, replacing
+from .folder import RunFolder, piece_beside, replacing
 from .plan import Plan
 from .versions import Versions
 
@@ -37,8 +36,7 @@ def write_privacy(folder: RunFolder, plan: Plan) -> None:
         last = versions.before(plan.rounds + 1, place)
         if last is None:
             continue
-        state = folder.state(last, place)
-        path = state.with_name(f"{state.stem}.procedural.{quote(accounting.KEY, safe='')}.arrow")
+        path = piece_beside(folder.state(last, place), "procedural", accounting.KEY)
         held = packet.read(path) if path.exists() else None
         if not isinstance(held, Rows):
             continue

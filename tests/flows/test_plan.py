@@ -296,7 +296,8 @@ def test_shipped_specs_compile(launched, name):
     from codistill.specs.library import find_spec
 
     plan = launched(find_spec(name).read_text()).plan
-    assert plan.learners == 20 and plan.rounds == 20
+    one_shot = name == "fl/dense"  # whose agents need more samples each than twenty would have
+    assert (plan.learners, plan.rounds) == ((10, 1) if one_shot else (20, 20))
     assert replace(plan, name="x").digest == plan.digest
 
 

@@ -321,5 +321,5 @@ def test_an_exchange_costs_time_in_its_rounds_alone():
         return ExchangePlan("logits", {"when": when}, {}, "float32", "float32", (100, 200), (10, 20), True)
 
     told = traffic(2, [exchange(None), exchange({"from": 2, "until": None, "every": 2})])
-    assert told(1) == [Traffic(100, 10), Traffic(200, 20)] == told(3)
-    assert told(2) == [Traffic(200, 20), Traffic(400, 40)] == told(4)
+    assert list(told(1)) == [Traffic(100, 10), Traffic(200, 20)] == list(told(3))
+    assert list(told(2)) == [Traffic(200, 20), Traffic(400, 40)] == list(told(4))

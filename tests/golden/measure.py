@@ -36,9 +36,10 @@ LIGHTER = {
         "recipe.aggregate.generator_steps=5",
     ],
     "fl/fedgen": ["recipe.aggregate.steps=10"],
+    "fl/idkd": ["recipe.aggregate[1].when.from=2", "recipe.forget.when.from=2"],
     "fl/fedtgp": ["recipe.aggregate.epochs=10"],
 }
-"""What is cut of a server's work, for among peers every agent does it."""
+"""What is cut of a server's work, for among peers every agent does it; and what comes too late for so few rounds."""
 
 
 def names() -> list[str]:
