@@ -84,7 +84,7 @@ class Asked:
 TABLES = {
     "digits": Asked("digits"),
     "digits-memory": Asked("digits"),
-    "mnist-all": Asked("mnist", (2000, 1000), 6),
+    "mnist-all": Asked("mnist", (1000, 500), 5),
     "mnist": Asked("mnist", (6000, 2000), 15),
     "fashion-mnist": Asked("fashion-mnist", (6000, 2000), 15),
 }
