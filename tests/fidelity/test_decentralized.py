@@ -4,24 +4,20 @@ What both share: which samples an agent holds, who meets whom (both read from th
 addresses of the random streams.
 """
 
-import json
 import math
 from copy import deepcopy
-from pathlib import Path
 
-import pyarrow as pa
 import pytest
 import torch
 import torch.nn.functional as F
 from codistill.flows.session import Session
 from codistill.tasks.accounting import KEY
-from codistill.tasks.data.prepared import open_prepared
 from codistill.tasks.packet import read
 from codistill.tasks.streams import torch_stream
+from codistill.tests.fidelity.plain import BATCH, LR, SEED, Data, Net
 from safetensors.torch import load_file
-from torch import nn
 
-SEED, ROUNDS, BATCH, LR = 4, 3, 32, 0.1
+ROUNDS = 3
 MLPS = ["m-1", "m-2", "m-3", "m-4", "m-5"]
 MIXED = ["m-1", "m-2", "m-3", "c-1", "c-2"]
 STEPS = f"epochs: 1, batch: {BATCH}, optimizer: {{sgd: {{lr: {LR}}}}}"
@@ -42,40 +38,6 @@ measure: {{control: none}}
 recipe:
 {recipe}
 """
-
-
-class Net(nn.Module):
-    def __init__(self, kind, role="model"):
-        super().__init__()
-        name = {"m": "mlp(hidden=64)", "c": "cnn(channels=16x32,kernel=3,hidden=64)"}[kind]
-        with torch.random.fork_rng():
-            torch.manual_seed(torch_stream(SEED, "initial", role, name).initial_seed())
-            if kind == "m":
-                self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU())
-            else:
-                blocks = [nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-                blocks += [nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-                self.body = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(128, 64), nn.ReLU())
-            self.head = nn.Linear(64, 10)
-
-    def forward(self, x):
-        return self.head(self.body(x))
-
-
-class Data:
-    def __init__(self, folder):
-        given = open_prepared(Path(json.loads((folder.path / "run.json").read_text())["prepared"]))
-        self.x, self.y = torch.tensor(given.x_train), torch.tensor(given.y_train)
-        with pa.memory_map(str(folder.path / "ids.arrow")) as source:
-            rows = pa.ipc.open_file(source).read_all()["train"].to_pylist()
-        self.ids = [torch.tensor(row, dtype=torch.int64) for row in rows][:-1]
-        self.sizes = [len(part) for part in self.ids]
-        plan = json.loads((folder.path / "plan.json").read_text())
-        self._links = [row["edges"] or plan["edges"] for row in plan["schedule"]]
-
-    def neighbours(self, agent, number):
-        links = self._links[number - 1]
-        return sorted({a if b == agent else b for a, b in links if agent in (a, b)})
 
 
 def stream(name, number, *address):

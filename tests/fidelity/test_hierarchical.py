@@ -4,21 +4,17 @@ What run and loop share: which samples an agent holds (read from the run's folde
 the address that the run draws them at) and the order of batches (from the address of the step).
 """
 
-import json
-from pathlib import Path
-
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.nn.functional as F
 from codistill.flows.session import Session
-from codistill.tasks.data.prepared import open_prepared
 from codistill.tasks.streams import seed_of, torch_stream
+from codistill.tests.fidelity.plain import BATCH, LR, SEED, Data, Net
 from safetensors.torch import load_file
 from torch import nn
 
-SEED, ROUNDS, BATCH, LR = 4, 2, 32, 0.1
+ROUNDS = 2
 NAMES = ["m-1", "m-2", "m-3", "c-1", "c-2"]
 STAR = "{distributed: {server: {name: top}}}"
 SGD = f"optimizer: {{sgd: {{lr: {LR}}}}}"
@@ -49,36 +45,6 @@ measure: {{control: none, metrics: [accuracy, cross_entropy]}}
 recipe: {recipe}
 {more}
 """
-
-
-class Net(nn.Module):
-    def __init__(self, kind):
-        super().__init__()
-        name = {"m": "mlp(hidden=64)", "c": "cnn(channels=16x32,kernel=3,hidden=64)"}[kind]
-        with torch.random.fork_rng():
-            torch.manual_seed(torch_stream(SEED, "initial", "model", name).initial_seed())
-            if kind == "m":
-                self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU())
-            else:
-                blocks = [nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-                blocks += [nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-                self.body = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(128, 64), nn.ReLU())
-            self.head = nn.Linear(64, 10)
-
-    def forward(self, x):
-        return self.head(self.body(x))
-
-
-class Data:
-    def __init__(self, folder):
-        prepared = Path(json.loads((folder.path / "run.json").read_text())["prepared"])
-        given = open_prepared(prepared)
-        self.x, self.y = torch.tensor(given.x_train), torch.tensor(given.y_train)
-        with pa.memory_map(str(folder.path / "ids.arrow")) as source:
-            ids = [
-                torch.tensor(row, dtype=torch.int64) for row in pa.ipc.open_file(source).read_all()["train"].to_pylist()
-            ]
-        self.ids, self.public = ids[:-1], ids[-1]
 
 
 def shuffled(ids, size, *address):
