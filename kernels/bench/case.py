@@ -9,7 +9,15 @@ from importlib.util import find_spec
 
 import torch
 
-OPERATIONS = ("kd_loss", "sparse_kd_loss", "aggregate_logits", "retrieve", "linear_kd_loss", "graph_scores")
+OPERATIONS = (
+    "kd_loss",
+    "sparse_kd_loss",
+    "aggregate_logits",
+    "retrieve",
+    "linear_kd_loss",
+    "relations",
+    "graph_scores",
+)
 """Each has a file of its name in ``cases``, with a function ``cases(device, quick)``."""
 
 EAGER = "eager"
