@@ -50,6 +50,27 @@ def test_every_run_of_the_leaderboard_has_its_settings(name):
         assert spec.data.take.train / (spec.data.take.train + spec.data.take.test) == pytest.approx(0.75, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("inquiry", "usual", "changed"),
+    [
+        ("more-samples", "pfllib-pathological", {"name", "rounds", "data.take"}),
+        ("faster", "pfllib-dirichlet", {"name", "recipe.train.optimizer"}),
+    ],
+)
+def test_an_inquiry_changes_what_it_says_and_nothing_else(inquiry, usual, changed):
+    for label, method in PROTOCOLS[inquiry].methods.items():
+        assert method == PROTOCOLS[usual].methods[label]
+        one, other = (  # what is said twice is meant the second time
+            dict(said.split("=", 1) for said in fidelity.overrides(name, PROTOCOLS[name], method, "{by: iid}"))
+            for name in (inquiry, usual)
+        )
+        assert {key for key in one if one[key] != other[key]} == changed and one.keys() == other.keys()
+    for spec in loaded(inquiry).values():
+        (step,) = [step.parameters for step in spec.recipe.round if step.name == "train"]
+        assert step.optimizer.parameters.lr == (0.05 if inquiry == "faster" else 0.005)
+        assert spec.data.take.train == (3500 if inquiry == "faster" else 28000)
+
+
 @pytest.mark.parametrize("name", ["fedcache-mnist", "fedcache-fashion"])
 def test_every_run_of_fedcaches_protocol_has_its_settings(name):
     for spec in loaded(name).values():
@@ -70,7 +91,7 @@ def test_a_spec_that_is_wrong_is_refused():
 
 def test_a_table_shows_what_is_there_and_what_is_not():
     methods = {"local": Method("local"), "FD": Method("fd", "97.43 ± 0.04", 97.43), "FedGen": Method("fedgen", "80.00")}
-    protocol = Protocol("made up", "mnist", "{by: iid}", 2, (), methods)
+    protocol = Protocol("mnist", "{by: iid}", 2, (), methods)
     reached = {
         "local": fidelity.Found(96.0, 2, 95.0, 3, 0),
         "FD": fidelity.Found(97.0, 1, 94.25, 3, 2048),
