@@ -71,14 +71,16 @@ def test_an_inquiry_changes_what_it_says_and_nothing_else(inquiry, usual, change
         assert step.optimizer.parameters.lr == (0.05 if inquiry == "faster" else 0.005)
 
 
-@pytest.mark.parametrize("name", ["fedcache-mnist", "fedcache-fashion"])
+@pytest.mark.parametrize("name", ["fedcache-mnist-cnn", "fedcache-fashion-cnn", "fedcache-mnist"])
 def test_every_run_of_fedcaches_protocol_has_its_settings(name):
     for spec in loaded(name).values():
         (step,) = [step.parameters for step in spec.recipe.round if step.name == "train"]
         sgd = step.optimizer.parameters
         assert (step.epochs, step.batch, step.drop_last) == (1, 8, True)
         assert (sgd.lr, sgd.momentum, sgd.weight_decay) == (0.01, 0.9, 5e-4)
-        assert [(group.count, group.model.name) for group in spec.agents] == [(20, "resnet")]
+        assert [(group.count, group.model.name) for group in spec.agents] == [
+            (20, "cnn" if name.endswith("cnn") else "resnet")
+        ]
         assert spec.data.partition.alpha == 1.0
 
 
