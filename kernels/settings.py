@@ -47,6 +47,9 @@ class Kd:
         ignore_index: int,
     ) -> Kd:
         """Return what a caller of ``function`` said; raise ``ValueError`` where it is out of its range."""
+        temperature, entropy_temperature, jsd_weight, label_smoothing = map(
+            float, (temperature, entropy_temperature, jsd_weight, label_smoothing)
+        )
         checks.one_of(function, "mode", mode, ("forward", "reverse", "jsd", "decoupled"))
         checks.one_of(function, "average", average, ("probabilities", "logits"))
         checks.above_zero(function, "temperature", temperature)
@@ -65,14 +68,14 @@ class Kd:
             else "entropy"
             if isinstance(teacher_weights, str)
             else "given",
-            temperature=float(temperature),
+            temperature=temperature,
             ce_weight=float(ce_weight),
             kd_weight=float(kd_weight),
-            entropy_temperature=float(entropy_temperature),
-            jsd_weight=float(jsd_weight),
+            entropy_temperature=entropy_temperature,
+            jsd_weight=jsd_weight,
             target_weight=float(target_weight),
             other_weight=float(other_weight),
-            label_smoothing=float(label_smoothing),
+            label_smoothing=label_smoothing,
             ignore_index=int(ignore_index),
         )
 
