@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -14,6 +15,7 @@ from .ops.graph_scores import graph_distances_op
 NAME = "graph_scores"
 
 Side = Literal["tail", "head"]
+Model = Literal["transe", "rotate", "distmult", "complex"]
 
 
 def graph_scores(
@@ -22,7 +24,7 @@ def graph_scores(
     entities: torch.Tensor,
     candidates: torch.Tensor,
     *,
-    model: Literal["transe", "rotate"] = "transe",
+    model: Model = "transe",
     norm: Literal[1, 2] = 1,
     gamma: float = 0.0,
     side: Side = "tail",
@@ -32,12 +34,18 @@ def graph_scores(
 
     ``known`` [B, D] are embeddings of the heads, and the candidates are tails; with ``side="head"`` they are those of
     the tails, and the candidates are heads. ``entities`` [E, D] is the table of embeddings that ``candidates`` points
-    into: int64 [B, n], or [n] where all rows have the same. The score is ``gamma`` minus a distance:
+    into: int64 [B, n], or [n] where all rows have the same. The score is ``gamma`` minus a distance, or plus a product:
 
-    - ``transe``: \\|h + r - t\\| in the 1- or 2-norm (``norm``; Bordes et al. 2013); ``relations`` is [B, D]
-    - ``rotate``: the sum over D / 2 complex numbers of \\|h o r - t\\| (Sun et al. 2019, eq. 2). Of the D numbers of an
-      entity the first half are real parts and the second imaginary; ``relations`` [B, D / 2] are phases in radians,
-      r = exp(i phase); ``norm`` must be 1
+    - ``transe``: minus \\|h + r - t\\| in the 1- or 2-norm (``norm``; Bordes et al. 2013); ``relations`` is [B, D]
+    - ``rotate``: minus the sum over D / 2 complex numbers of \\|h o r - t\\| (Sun et al. 2019, eq. 2); ``relations``
+      [B, D / 2] are phases in radians, r = exp(i phase). With ``norm`` 2 it is the 2-norm of the D / 2 numbers, as
+      PyKEEN has it
+    - ``distmult``: the sum of h r t (Yang et al. 2015); ``relations`` is [B, D]
+    - ``complex``: the real part of the sum over D / 2 complex numbers of h r conj(t) (Trouillon et al. 2016);
+      ``relations`` is [B, D]
+
+    Of the D numbers of a complex row the first half are real parts and the second imaginary. ``norm`` says nothing of a
+    product and must be 1.
 
     Any float dtypes; scores and sums are float32, or float64 where an input is. Nothing of size [B, n, D] is made for
     the whole batch. Gradients go to ``known``, ``relations`` and ``entities``; that of the table is dense, [E, D],
@@ -48,17 +56,16 @@ def graph_scores(
     score is NaN. Raises ``ValueError`` where shapes, dtypes or settings do not fit, ``NotImplementedError`` under
     ``torch.func`` transforms.
     """
-    checks.one_of(NAME, "model", model, ("transe", "rotate"))
+    checks.one_of(NAME, "model", model, tuple(_POINTS))
     checks.one_of(NAME, "side", side, ("tail", "head"))
-    if norm not in (1, 2) or (model == "rotate" and norm != 1):
-        raise ValueError(f"{NAME}: norm is {norm} for {model}; expected {'1 or 2' if model == 'transe' else '1'}")
+    if (model, norm) not in _KINDS:
+        norms = [str(one) for name, one in _KINDS if name == model]
+        raise ValueError(f"{NAME}: norm is {norm} for {model}; expected {' or '.join(norms)}")
     _fits(known, relations, entities, candidates, model)
     wide = torch.promote_types(torch.promote_types(known.dtype, relations.dtype), entities.dtype)
     wide = torch.promote_types(wide, torch.float32)
-    point = _translated if model == "transe" else _rotated
-    kind = "modulus" if model == "rotate" else "absolute" if norm == 1 else "euclidean"
-    query = point(known.to(wide), relations.to(wide), side)
-    return gamma - graph_distances_op(query, entities, candidates, kind, backend or "")
+    query = _POINTS[model](known.to(wide), relations.to(wide), side)
+    return gamma - graph_distances_op(query, entities, candidates, _KINDS[model, norm], backend or "")
 
 
 def negative_sampling_loss(
@@ -129,9 +136,40 @@ def _translated(known: torch.Tensor, relations: torch.Tensor, side: Side) -> tor
 
 def _rotated(known: torch.Tensor, phases: torch.Tensor, side: Side) -> torch.Tensor:
     """Return where a candidate would have to be: t = h o r, or h = t o conj(r), since \\|r\\| is 1."""
+    return _complex_product(known, torch.cat([phases.cos(), phases.sin()], 1), side)
+
+
+def _scaled(known: torch.Tensor, relations: torch.Tensor, side: Side) -> torch.Tensor:
+    """Return what a candidate is multiplied with: h r, or r t."""
+    return known * relations
+
+
+def _complex_product(known: torch.Tensor, relations: torch.Tensor, side: Side) -> torch.Tensor:
+    """Return what a candidate is multiplied with, part by part: h r, or t conj(r)."""
     real, imaginary = known.chunk(2, 1)
-    cosine, sine = phases.cos(), phases.sin() if side == "tail" else -phases.sin()
+    cosine, sine = relations.chunk(2, 1)
+    if side == "head":
+        sine = -sine
     return torch.cat([real * cosine - imaginary * sine, real * sine + imaginary * cosine], 1)
+
+
+_POINTS: dict[str, Callable[[torch.Tensor, torch.Tensor, Side], torch.Tensor]] = {
+    "transe": _translated,
+    "rotate": _rotated,
+    "distmult": _scaled,
+    "complex": _complex_product,
+}
+"""What candidates are compared with, by model."""
+
+_KINDS = {
+    ("transe", 1): "absolute",
+    ("transe", 2): "euclidean",
+    ("rotate", 1): "modulus",
+    ("rotate", 2): "euclidean",
+    ("distmult", 1): "product",
+    ("complex", 1): "product",
+}
+"""How they are compared, by model and norm."""
 
 
 def _fits(
@@ -146,8 +184,8 @@ def _fits(
     batch, width = known.shape
     if entities.shape[1] != width:
         raise ValueError(f"{NAME}: entities are {entities.shape[1]} wide and known {width}; expected the same")
-    if model == "rotate" and width % 2:
-        raise ValueError(f"{NAME}: known is {width} wide; rotate needs an even width, real parts and imaginary parts")
+    if model in ("rotate", "complex") and width % 2:
+        raise ValueError(f"{NAME}: known is {width} wide; {model} needs an even width, real parts and imaginary parts")
     expected = (batch, width // 2 if model == "rotate" else width)
     if relations.shape != expected:
         raise ValueError(f"{NAME}: relations has shape {tuple(relations.shape)}; expected {expected} for {model}")

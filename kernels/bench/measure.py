@@ -15,6 +15,9 @@ import torch
 AT_LEAST = 0.004
 """Seconds that a timing on a CPU takes; shorter calls are repeated within it."""
 
+CYCLES = 2e9
+"""Of a GPU's clock in a second, at least."""
+
 Call = Callable[[], object]
 
 
@@ -32,14 +35,14 @@ class Meter:
         # Larger than any L2 cache: a call finds nothing of the call before.
         self._flush = torch.empty(2**28 if self._cuda else 0, dtype=torch.int8, device=device)
 
-    def once(self, call: Call) -> float:
-        """Return the milliseconds of a call."""
+    def once(self, call: Call, queued: float = 0.001) -> float:
+        """Return the milliseconds of a call, which takes the host ``queued`` seconds at most to queue on a GPU."""
         if not self._cuda:
             return self._on_cpu(call, 1)
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         self._flush.zero_()
         # While the GPU sleeps, the whole call is queued: what is measured is the GPU's time and not Python's.
-        torch.cuda._sleep(2_000_000)
+        torch.cuda._sleep(int(queued * CYCLES))
         start.record()
         call()
         end.record()
@@ -52,9 +55,10 @@ class Meter:
 
         There are up to ``rounds`` rounds, fewer where ``seconds`` have passed after the third.
         """
-        inner = {}
+        inner, queued = {}, {}
         for name, call in calls.items():
             call()  # what is compiled or allocated at first is not counted
+            queued[name] = self._to_queue(call) if self._cuda else 0.0
             inner[name] = 1 if self._cuda else max(1, int(AT_LEAST * 1e3 / max(self._on_cpu(call, 1), 1e-3)))
         taken: dict[str, list[float]] = {name: [] for name in calls}
         until = time.monotonic() + seconds
@@ -62,8 +66,15 @@ class Meter:
             if number >= 3 and time.monotonic() > until:
                 break
             for name, call in calls.items():
-                taken[name].append(self.once(call) if self._cuda else self._on_cpu(call, inner[name]))
+                taken[name].append(self.once(call, queued[name]) if self._cuda else self._on_cpu(call, inner[name]))
         return taken
+
+    def _to_queue(self, call: Call) -> float:
+        """Return seconds that are enough for the host to queue a call, also if the host is slow for a moment."""
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        call()
+        return min(0.02, 0.0005 + 2 * (time.perf_counter() - start))
 
     def _on_cpu(self, call: Call, times: int) -> float:
         start = self._clock()

@@ -96,8 +96,8 @@ def _check(case: Case, prepared: Prepared) -> tuple[dict[str, float], dict[str, 
             errors[name] = relative_error(tuple(one.detach() for one in provider()), expected)
         except Exception as error:  # a peer that fails, or runs out of memory, must not end the run
             notes[name] = f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]
-        if errors[name] > case.tolerance:
-            notes[name] = f"wrong: more than {case.tolerance:g} from float64"
+        if errors[name] > case.allowed(name):
+            notes[name] = f"wrong: more than {case.allowed(name):g} from float64"
     return errors, notes
 
 

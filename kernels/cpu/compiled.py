@@ -49,7 +49,14 @@ def why_not() -> str:
         return f"{VARIABLE} is 0"
     if _failures:
         return _failures[0]
-    return "" if shutil.which(compiler().split()[0]) else f"there is no C++ compiler ({compiler()})"
+    there = _is_there(compiler().split()[0], os.environ.get("PATH"))
+    return "" if there else f"there is no C++ compiler ({compiler()})"
+
+
+@functools.lru_cache(maxsize=16)
+def _is_there(command: str, path: str | None) -> bool:
+    # Looking takes longer than a small kernel.
+    return shutil.which(command, path=path) is not None
 
 
 def compiler() -> str:

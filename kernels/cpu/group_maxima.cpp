@@ -1,7 +1,8 @@
 // The maxima of groups of memories' scores, for group_search.py: a matrix product whose result never leaves registers.
 //
 // Plain C++ with vector extensions that GCC and Clang share: what the machine has (AVX2, AVX-512, NEON) is the compiler's
-// affair. 6 queries x 16 memories fill the registers of AVX2. Blocks of memories are packed, in float32, for the second cache.
+// affair. 6 queries x 16 memories fill the registers of AVX2; AVX-512 has twice as many, twice as wide, and 16 x 16 are the
+// fastest there. Blocks of memories are packed, in float32, for the second cache.
 
 #include <cmath>
 #include <cstdint>
@@ -11,7 +12,12 @@
 
 namespace {
 
-constexpr int64_t QUERIES = 6, LANES = 8, MEMORIES = 2 * LANES;
+#ifdef __AVX512F__
+constexpr int64_t QUERIES = 16, LANES = 16;
+#else
+constexpr int64_t QUERIES = 6, LANES = 8;
+#endif
+constexpr int64_t MEMORIES = 16, VECTORS = MEMORIES / LANES;
 constexpr float LOWEST = -std::numeric_limits<float>::infinity();
 
 typedef float Floats __attribute__((vector_size(4 * LANES)));
@@ -41,7 +47,7 @@ struct Bank {
 };
 
 struct Queries {
-    const float *rows;        // [ceil(count / 6), depth, 6], zeros beyond count
+    const float *rows;        // [ceil(count / QUERIES), depth, QUERIES], zeros beyond count
     const int64_t *owner;     // [count]
     const int64_t *class_;    // [count]
     int64_t count;
@@ -119,22 +125,23 @@ void multiply(const Queries &asked, int64_t tile, const Block &block, int64_t gr
               float *maxima, int64_t stride) {
     const float *queries = asked.rows + tile * depth * QUERIES;
     const int64_t rows = asked.count - tile * QUERIES < QUERIES ? asked.count - tile * QUERIES : QUERIES;
-    Floats top[QUERIES][2];
-    for (auto &row : top) row[0] = row[1] = Floats{} + LOWEST;
+    Floats top[QUERIES][VECTORS];
+    for (auto &row : top)
+        for (auto &some : row) some = Floats{} + LOWEST;
     for (int64_t panel = 0; panel < group; panel++) {
-        Floats sum[QUERIES][2] = {};
+        Floats sum[QUERIES][VECTORS] = {};
         const float *keys = block.keys.data() + panel * depth * MEMORIES;
         for (int64_t d = 0; d < depth; d++) {
-            const Floats left = load(keys + d * MEMORIES), right = load(keys + d * MEMORIES + LANES);
+            Floats key[VECTORS];
+            for (int64_t some = 0; some < VECTORS; some++) key[some] = load(keys + d * MEMORIES + some * LANES);
             for (int64_t row = 0; row < QUERIES; row++) {
                 const float query = queries[d * QUERIES + row];
-                sum[row][0] += query * left;
-                sum[row][1] += query * right;
+                for (int64_t some = 0; some < VECTORS; some++) sum[row][some] += query * key[some];
             }
         }
         for (int64_t row = 0; row < rows; row++) {
-            for (int64_t half = 0; half < 2; half++)
-                sum[row][half] += load(block.offset.data() + panel * MEMORIES + half * LANES);
+            for (int64_t some = 0; some < VECTORS; some++)
+                sum[row][some] += load(block.offset.data() + panel * MEMORIES + some * LANES);
             if (masked) {
                 float scores[MEMORIES];
                 std::memcpy(scores, sum[row], sizeof scores);
@@ -143,10 +150,10 @@ void multiply(const Queries &asked, int64_t tile, const Block &block, int64_t gr
                 if (asked.class_) forbid<false>(scores, block.class_.data() + panel * MEMORIES, asked.class_[query]);
                 std::memcpy(sum[row], scores, sizeof scores);
             }
-            for (int64_t half = 0; half < 2; half++) {
+            for (int64_t some = 0; some < VECTORS; some++) {
                 // What is no number is looked at again, exactly.
-                const Floats score = sum[row][half] == sum[row][half] ? sum[row][half] : Floats{} - LOWEST;
-                top[row][half] = score > top[row][half] ? score : top[row][half];
+                const Floats score = sum[row][some] == sum[row][some] ? sum[row][some] : Floats{} - LOWEST;
+                top[row][some] = score > top[row][some] ? score : top[row][some];
             }
         }
     }
@@ -155,6 +162,9 @@ void multiply(const Queries &asked, int64_t tile, const Block &block, int64_t gr
 }
 
 }  // namespace
+
+// How many queries lie beside each other in `Queries.rows`.
+extern "C" int64_t queries_together() { return QUERIES; }
 
 // Writes maxima [count, stride] of memories `from` .. `to` of the span, 16 groups for every 16 * `group` memories; a group is
 // `group` neighbours. `from` is a multiple of 16 * `group`. Returns the length of the longest key.

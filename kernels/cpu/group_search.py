@@ -19,7 +19,13 @@ from ..retrieve_settings import SMALLEST_NORM, Bank, Queries, Settings
 from . import native
 
 GROUP = 8
-"""Memories of a group in a bank of up to ``MANY``; twice as many beyond: maxima cost by M / group, members by group."""
+"""Memories of a group in a bank of up to ``MANY``; more beyond: maxima cost by M / group, members by group."""
+
+WIDER = {True: 4 * GROUP, False: 2 * GROUP}
+"""Memories of a group in a larger bank, by whether native code picks the best members of the best groups."""
+
+REFINED = (torch.float32, torch.int8)
+"""What keys are where it does."""
 
 MANY = 2**18
 
@@ -56,7 +62,7 @@ def search(asked: Queries, bank: Bank, settings: Settings, natively: bool) -> Ca
     rows, count = asked.rows.shape[0], bank.keys.shape[0]
     if asked.class_ is None or bank.class_ is None or count <= CHUNK:
         return _among(None, asked, bank, settings, natively)
-    indices = torch.full((rows, (settings.k + SPARE) * 2 * GROUP), -1)
+    indices = torch.full((rows, (settings.k + SPARE) * max(WIDER.values())), -1)
     bound, longest = torch.full((rows,), -math.inf), 0.0
     for some, members in _by_class(asked.class_, bank):
         part = replace(asked.part(some), class_=None)
@@ -93,7 +99,7 @@ def _among(members: torch.Tensor | None, asked: Queries, bank: Bank, settings: S
         if members is not None:
             at = members[at.clamp_(max=count - 1)]
         at = torch.where(there, at, -1)
-        if natively and bank.keys.dtype in (torch.float32, torch.int8):
+        if natively and bank.keys.dtype in REFINED:
             at, bound = _refined(at, bound, queries, some, bank, settings)
         indices.append(at)
         bounds.append(bound - less)
@@ -123,7 +129,7 @@ def _best_members(
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Return positions among ``count`` members, or beyond, of the best groups, the bound, and the longest key."""
     rows, many = queries.shape[0], settings.k + SPARE
-    group = GROUP if count <= MANY else 2 * GROUP
+    group = GROUP if count <= MANY else WIDER[natively and bank.keys.dtype in REFINED]
     if natively:
         wide = 1
         spans = _native_spans(queries, asked, members, count, bank, settings, group)
@@ -158,7 +164,7 @@ def _native_spans(
     block = native.MEMORIES * group
     span = max(1, MAXIMA // (len(queries) * native.MEMORIES)) * block
     space = torch.empty(len(queries), min(math.ceil(count / block) * block, span) // group)
-    single = bank.keys.dtype in (torch.float32, torch.int8)
+    single = bank.keys.dtype in REFINED
     for first in range(0, count, span):
         some = slice(first, min(first + span, count))
         maxima = space[:, : math.ceil((some.stop - first) / block) * native.MEMORIES]

@@ -1,32 +1,22 @@
-"""``group_maxima.cpp``, compiled when it is first needed, and called with torch's tensors.
-
-A compilation takes seconds. It is kept in the user's cache, under a name that tells source, compiler and processor.
-"""
+"""``group_maxima.cpp``, called with torch's tensors."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import logging
 import math
-import os
-import shlex
-import subprocess
-import tempfile
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from ..retrieve_settings import SMALLEST_NORM, Bank, Queries, Settings
 from . import compiled
+from .library import in_threads, library
 
-QUERIES, MEMORIES = 6, 16
-"""Queries and memories that the source multiplies at a time."""
+MEMORIES = 16
+"""Memories that the source multiplies at a time."""
 
 PAYS_FROM = 2**24
 """Scores of a call from which it is compiled; with fewer it is used if it is there already."""
@@ -35,10 +25,6 @@ FEWEST = 16
 """Queries below which packing the memories costs more than it saves."""
 
 SOURCE = Path(__file__).with_name("group_maxima.cpp")
-OPTIONS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-shared", "-fPIC")
-
-_LOG = logging.getLogger(__name__)
-_Made = TypeVar("_Made")
 _Pointer, _Integer = ctypes.c_void_p, ctypes.c_int64
 
 
@@ -65,7 +51,10 @@ def why_not(rows: int, count: int) -> str:
 
 @dataclass(frozen=True)
 class Packed:
-    """Queries as the native code wants them: ``rows`` [tiles, D, 6]; ``owner`` and ``class_`` int64 [``count``]."""
+    """Queries as the native code wants them: ``rows`` [tiles, D, together]; ``owner`` and ``class_`` int64 [``count``].
+
+    How many are together is the native code's choice: what fills the registers of the processor.
+    """
 
     rows: torch.Tensor
     owner: torch.Tensor | None
@@ -75,11 +64,11 @@ class Packed:
 
 def pack(queries: torch.Tensor, asked: Queries) -> Packed:
     """Pack prepared float32 ``queries`` [Q, D] and whose they are."""
-    rows, depth = queries.shape
-    tiles = math.ceil(rows / QUERIES)
-    padded = torch.nn.functional.pad(queries, (0, 0, 0, tiles * QUERIES - rows))
+    (rows, depth), together = queries.shape, _library()[0].queries_together()
+    tiles = math.ceil(rows / together)
+    padded = torch.nn.functional.pad(queries, (0, 0, 0, tiles * together - rows))
     return Packed(
-        padded.view(tiles, QUERIES, depth).transpose(1, 2).contiguous(),
+        padded.view(tiles, together, depth).transpose(1, 2).contiguous(),
         _identifiers(asked.owner),
         _identifiers(asked.class_),
         rows,
@@ -102,7 +91,7 @@ def group_maxima(
         longest: float = function(described, asked, first, last, group, out.data_ptr(), out.stride(0))
         return longest
 
-    longest = max(_in_threads(some, count, block))
+    longest = max(in_threads(some, count, block))
     del kept  # till here the native code has pointed to it
     return longest
 
@@ -123,7 +112,7 @@ def member_scores(
         pointers = at.data_ptr(), at.shape[1], scores.data_ptr()
         function(described, asked, queries.data_ptr(), first, last, *pointers)
 
-    _in_threads(some, len(at), 1)
+    in_threads(some, len(at), 1)
     del kept
     return scores
 
@@ -149,18 +138,6 @@ def _described(
     return described, asked, given
 
 
-def _in_threads(do: Callable[[int, int], _Made], count: int, block: int) -> list[_Made]:
-    """Call ``do(first, last)`` for parts of ``count`` that begin at multiples of ``block``, in torch's many threads."""
-    threads = torch.get_num_threads()
-    step = math.ceil(math.ceil(count / block) / (1 if threads == 1 else 4 * threads)) * block
-    parts = [(first, min(first + step, count)) for first in range(0, count, step)]
-    if threads == 1 or len(parts) == 1:
-        return [do(*part) for part in parts]
-    # The calls let go of Python's lock. OpenMP's threads would wait for each other at every block.
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda part: do(*part), parts))
-
-
 def _identifiers(given: torch.Tensor | None) -> torch.Tensor | None:
     return None if given is None else given.long().contiguous()
 
@@ -172,32 +149,12 @@ def _address(tensor: torch.Tensor | None) -> int | None:
 @functools.cache
 def _library() -> tuple[Any, str]:
     """Return the native functions and "", or None and why there are none."""
-    compiler = shlex.split(compiled.compiler())
-    try:
-        text = SOURCE.read_bytes()
-        # All macros of the compiler: its version, and what instructions the processor has.
-        macros = _run([*compiler, "-march=native", "-dM", "-E", "-x", "c++", os.devnull])
-        name = hashlib.sha256(b"\0".join([text, macros, *map(str.encode, OPTIONS)])).hexdigest()[:32]
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "codistill" / "kernels"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        made = folder / f"{name}.so"
-        if not made.exists():
-            _LOG.info("compiling %s, once a machine; %s=0 avoids it", SOURCE.name, compiled.VARIABLE)
-            with tempfile.TemporaryDirectory(dir=folder) as there:
-                fresh = Path(there) / made.name
-                _run([*compiler, *OPTIONS, str(SOURCE), "-o", str(fresh)])
-                fresh.replace(made)  # at once: another process sees all of it or nothing
-        library = ctypes.CDLL(str(made))
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        _LOG.warning("codistill.kernels: %s was not compiled, and torch does its work: %s", SOURCE.name, error)
-        return None, f"compiling {SOURCE.name} failed ({type(error).__name__})"
-    both = (ctypes.POINTER(_Bank), ctypes.POINTER(_Queries))
-    library.group_maxima.argtypes = (*both, _Integer, _Integer, _Integer, _Pointer, _Integer)
-    library.group_maxima.restype = ctypes.c_float
-    library.member_scores.argtypes = (*both, _Pointer, _Integer, _Integer, _Pointer, _Integer, _Pointer)
-    library.member_scores.restype = None
-    return library, ""
-
-
-def _run(command: list[str]) -> bytes:
-    return subprocess.run(command, check=True, capture_output=True, timeout=120).stdout
+    functions, missing = library(SOURCE)
+    if functions is not None:
+        both = (ctypes.POINTER(_Bank), ctypes.POINTER(_Queries))
+        functions.queries_together.argtypes, functions.queries_together.restype = (), _Integer
+        functions.group_maxima.argtypes = (*both, _Integer, _Integer, _Integer, _Pointer, _Integer)
+        functions.group_maxima.restype = ctypes.c_float
+        functions.member_scores.argtypes = (*both, _Pointer, _Integer, _Integer, _Pointer, _Integer, _Pointer)
+        functions.member_scores.restype = None
+    return functions, missing

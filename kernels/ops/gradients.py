@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -47,10 +49,55 @@ def transformed() -> bool:
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
+def untraced(student: Tensor) -> bool:
+    """Whether a call is an ordinary one, which nobody records, compiles, maps or fakes.
+
+    Such a call need not go through torch's operator, whose bookkeeping costs more than a small kernel.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+        and type(student) in (Tensor, torch.nn.Parameter)
+        and _get_current_dispatch_mode() is None
+    )
+
+
+class Direct(torch.autograd.Function):
+    """The loss that ``make`` makes with its gradient, outside of torch's operator; see :func:`untraced`."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, make: Callable[[], tuple[Tensor, Tensor]], name: str) -> Tensor:
+        """Return the loss, [] or [N]."""
+        loss, by_student = make()
+        ctx.save_for_backward(by_student)
+        ctx.name, ctx.by_loss = name, None
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, by_loss: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient by the student."""
+        (by_student,) = ctx.saved_tensors
+        if torch.is_grad_enabled():  # somebody wants to go back through this, too, and must not be told zero
+            return chained(by_student.detach().requires_grad_(), by_loss, ctx.name), None, None
+        if not by_student.is_cuda or by_loss.dim() or not by_student.is_contiguous():
+            return chained(by_student, by_loss, ctx.name), None, None
+        if ctx.by_loss is not None:  # a second way back through the same graph: undo the factor of the first
+            if ctx.by_loss.item() == 0:
+                raise RuntimeError(f"{ctx.name}: went back with a factor of zero before; call the loss again")
+            return by_student * (by_loss / ctx.by_loss), None, None
+        # The factor is one nearly always, which only the GPU knows; asking it would make the host wait, and a product
+        # would move two thirds of the bytes of the loss again.
+        ctx.by_loss = by_loss
+        importlib.import_module("..triton.scale", __package__).multiply(by_student, by_loss)
+        return by_student.detach(), None, None
+
+
 def chained(by_student: Tensor, by_loss: Tensor, name: str) -> Tensor:
     """Return the gradient by the student [N, V] times that by the loss, [] or [N], of the operation ``name``."""
     if _is_one(by_loss):
         return by_student.detach()
+    if not torch.is_grad_enabled() and untraced(by_student):
+        return _product(by_student, by_loss)
     made: Tensor = _Chained.apply(by_student, by_loss, name)  # type: ignore[no-untyped-call]
     return made
 
@@ -62,13 +109,7 @@ class _Chained(torch.autograd.Function):
 
     @staticmethod
     def forward(by_student: Tensor, by_loss: Tensor, name: str) -> Tensor:
-        if by_loss.dim():
-            by_loss = by_loss[:, None]
-        elif by_student.dtype == torch.float16:  # a loss scale may be more than float16 holds
-            by_loss = by_loss[None]
-        else:
-            by_loss = by_loss.to(by_student.dtype)
-        return (by_student * by_loss).to(by_student.dtype)
+        return _product(by_student, by_loss)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -77,6 +118,16 @@ class _Chained(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, _: Any) -> Any:
         raise NotImplementedError(f"{ctx.name}: there is no second derivative; write the loss in plain torch for that")
+
+
+def _product(by_student: Tensor, by_loss: Tensor) -> Tensor:
+    if by_loss.dim():
+        by_loss = by_loss[:, None]
+    elif by_student.dtype == torch.float16:  # a loss scale may be more than float16 holds
+        by_loss = by_loss[None]
+    else:
+        by_loss = by_loss.to(by_student.dtype)
+    return (by_student * by_loss).to(by_student.dtype)
 
 
 def _is_one(by_loss: Tensor) -> bool:

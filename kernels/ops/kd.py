@@ -11,13 +11,12 @@ from torch.autograd.function import once_differentiable
 from ..dispatch import Operation
 from ..settings import Kd
 from .batching import one_batch
-from .gradients import apart, chained, learns, loss_like, reduced, scale_of, transformed
+from .gradients import Direct, apart, chained, learns, loss_like, reduced, scale_of, transformed, untraced
 
 KD = Operation("kd_loss", reference=".reference.kd:kd", cpu=".cpu.kd:kd", triton=".triton.kd:kd")
 
 
-@torch.library.custom_op("codistill::kd_loss", mutates_args=())
-def kd_loss(
+def _made(
     student: Tensor,
     teachers: Sequence[Tensor],
     labels: Tensor | None,
@@ -37,6 +36,9 @@ def kd_loss(
         backend, student, student, teachers, labels, teacher_weights, sample_weights, settings, scale, gradient
     )
     return reduced(rows, reduction), by_student.contiguous()
+
+
+kd_loss = torch.library.custom_op("codistill::kd_loss", _made, mutates_args=())
 
 
 @kd_loss.register_fake
@@ -129,6 +131,9 @@ def kd_loss_op(
     teacher_weights = None if teacher_weights is None else teacher_weights.detach()
     sample_weights = None if sample_weights is None else sample_weights.detach()
     loss: Tensor
+    if untraced(student):
+        given = (student.detach(), others, labels, teacher_weights, sample_weights, *said)
+        return Direct.apply(student, lambda: _made(*given), "kd_loss") if gradient else _made(*given)[0]  # type: ignore[no-untyped-call]
     if gradient and transformed():
         loss, _ = _Transformed.apply(student, said, labels, teacher_weights, sample_weights, *others)  # type: ignore[no-untyped-call]
     else:

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..dispatch import Operation
 from ..sparse_settings import SparseKd
 from .batching import one_batch
-from .gradients import apart, chained, learns, loss_like, reduced, scale_of, transformed
+from .gradients import Direct, apart, chained, learns, loss_like, reduced, scale_of, transformed, untraced
 
 SPARSE = Operation(
     "sparse_kd_loss",
@@ -19,8 +19,7 @@ SPARSE = Operation(
 )
 
 
-@torch.library.custom_op("codistill::sparse_kd_loss", mutates_args=())
-def sparse_kd_loss(
+def _made(
     student: Tensor,
     indices: Tensor,
     values: Tensor,
@@ -43,6 +42,9 @@ def sparse_kd_loss(
         backend, student, student, indices, values, scales, tails, labels, sample_weights, settings, scale, gradient
     )
     return reduced(rows, reduction), by_student.contiguous()
+
+
+sparse_kd_loss = torch.library.custom_op("codistill::sparse_kd_loss", _made, mutates_args=())
 
 
 @sparse_kd_loss.register_fake
@@ -123,6 +125,9 @@ def sparse_kd_loss_op(
     sample_weights = None if sample_weights is None else sample_weights.detach()
     tensors = (indices, values, scales, tails.detach(), labels, sample_weights)
     loss: Tensor
+    if untraced(student):
+        given = (student.detach(), *tensors, *said)
+        return Direct.apply(student, lambda: _made(*given), "sparse_kd_loss") if gradient else _made(*given)[0]  # type: ignore[no-untyped-call]
     if gradient and transformed():
         loss, _ = _Transformed.apply(student, said, *tensors)  # type: ignore[no-untyped-call]
     else:

@@ -14,10 +14,13 @@ Gradients = tuple[torch.Tensor, torch.Tensor]
 def distances(query: torch.Tensor, entities: torch.Tensor, candidates: torch.Tensor, kind: str) -> torch.Tensor:
     """Return the distances of ``query`` [B, D] to the rows ``candidates`` [B, n] or [n] of ``entities`` [E, D], [B, n].
 
-    ``kind`` is "absolute" (1-norm), "euclidean" (2-norm) or "modulus": the sum of the moduli of D / 2 complex numbers,
-    real parts first. ``query`` is float32 or float64, and so are the distances.
+    ``kind`` is "absolute" (1-norm), "euclidean" (2-norm), "modulus": the sum of the moduli of D / 2 complex numbers,
+    real parts first, or "product": minus the inner product. ``query`` is float32 or float64, and so are the distances.
     """
-    return length(difference(query, entities, candidates), kind)
+    rows = gathered(entities, candidates)
+    if kind == "product":
+        return -(query[:, None] * rows).sum(2)
+    return length(query[:, None] - rows, kind)
 
 
 def distances_backward(
@@ -51,14 +54,19 @@ def slopes(
     kind: str,
 ) -> Gradients:
     """Return the gradients by ``query`` [B, D] and by each candidate's row, [B, n, D] or [n, D]."""
-    weighted = slope(difference(query, entities, candidates), made, kind) * by_distances[:, :, None]
-    return weighted.sum(1), -(weighted if candidates.dim() == 2 else weighted.sum(0))
+    rows, by = gathered(entities, candidates), by_distances[:, :, None]
+    if kind == "product":
+        by_query, by_rows = -(by * rows).sum(1), -(by * query[:, None])
+    else:
+        weighted = slope(query[:, None] - rows, made, kind) * by
+        by_query, by_rows = weighted.sum(1), -weighted
+    return by_query, by_rows if candidates.dim() == 2 else by_rows.sum(0)
 
 
-def difference(query: torch.Tensor, entities: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """Return query - entity, [B, n, D]."""
+def gathered(entities: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+    """Return the candidates' rows [B, n, D] or [n, D] in the dtype that sums are made in."""
     rows = entities.index_select(0, candidates.reshape(-1)).reshape(*candidates.shape, entities.shape[1])
-    return query[:, None] - accumulated(rows)
+    return accumulated(rows)
 
 
 def length(apart: torch.Tensor, kind: str) -> torch.Tensor:

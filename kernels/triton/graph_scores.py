@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-KINDS = {"absolute": 0, "euclidean": 1, "modulus": 2}
+KINDS = {"absolute": 0, "euclidean": 1, "modulus": 2, "product": 3}
 
 
 @triton.jit
@@ -44,11 +44,14 @@ def _distances(
         mask = there[:, None] & inside[None, :]
         at = entities + entity[:, None] * entity_stride + d[None, :]
         own = tl.load(query + row * query_stride + d, inside, 0.0).to(tl.float32)
-        apart = tl.where(mask, own[None, :] - tl.load(at, mask, 0.0).to(tl.float32), 0.0)
+        theirs = tl.load(at, mask, 0.0).to(tl.float32)
+        apart = tl.where(mask, own[None, :] - theirs, 0.0)
         if KIND == 0:
             sums += tl.abs(apart)
         elif KIND == 1:
             sums += apart * apart
+        elif KIND == 3:
+            sums -= own[None, :] * theirs
         else:
             own = tl.load(query + row * query_stride + width + d, inside, 0.0).to(tl.float32)
             other = tl.where(mask, own[None, :] - tl.load(at + width, mask, 0.0).to(tl.float32), 0.0)

@@ -77,7 +77,8 @@ def _by_query(
         share = share[:, None]
         at = entity[:, None] * entity_stride + d[None, :]
         into = by_entities + entity[:, None] * total_width + d[None, :]
-        apart = own[None, :] - tl.load(entities + at, mask, 0.0).to(tl.float32)
+        theirs = tl.load(entities + at, mask, 0.0).to(tl.float32)
+        apart = own[None, :] - theirs
         other = apart
         if KIND == 2:
             other = own_imaginary[None, :] - tl.load(entities + at + width, mask, 0.0).to(tl.float32)
@@ -85,10 +86,15 @@ def _by_query(
             total_imaginary += tl.sum(slope, 0)
             if ENTITIES:
                 tl.atomic_add(into + width, -slope, mask, sem="relaxed")
-        slope = tl.where(mask, share * _slope(apart, other, KIND), 0.0)
-        total += tl.sum(slope, 0)
-        if ENTITIES:
-            tl.atomic_add(into, -slope, mask, sem="relaxed")
+        if KIND == 3:
+            total -= tl.sum(tl.where(mask, share * theirs, 0.0), 0)
+            if ENTITIES:
+                tl.atomic_add(into, -share * own[None, :], mask, sem="relaxed")
+        else:
+            slope = tl.where(mask, share * _slope(apart, other, KIND), 0.0)
+            total += tl.sum(slope, 0)
+            if ENTITIES:
+                tl.atomic_add(into, -slope, mask, sem="relaxed")
     if QUERY:
         out = by_query + row * total_width + d
         tl.store(out, total, inside)
@@ -145,12 +151,16 @@ def _by_candidate(
             length = tl.load(at_length, live, 0.0)
             share = tl.where(length == 0, 0.0, share / length)
         share = share[:, None]
-        apart = tl.load(point, inside, 0.0).to(tl.float32)[None, :] - theirs
+        own = tl.load(point, inside, 0.0).to(tl.float32)[None, :]
+        apart = own - theirs
         other = apart
         if KIND == 2:
             other = tl.load(point + width, inside, 0.0).to(tl.float32)[None, :] - theirs_imaginary
             total_imaginary -= share * _slope(other, apart, KIND)
-        total -= share * _slope(apart, other, KIND)
+        if KIND == 3:
+            total -= share * own
+        else:
+            total -= share * _slope(apart, other, KIND)
         point += query_stride
         at += count
         at_length += count

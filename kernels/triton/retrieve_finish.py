@@ -26,6 +26,82 @@ def unpack(packed):
 
 
 @triton.jit
+def merged(
+    best,
+    group,
+    queries,
+    keys,
+    factor,
+    key_scales,
+    bias,
+    kept,
+    key_owner,
+    key_class,
+    row,
+    mine,
+    wanted,
+    by_query,
+    key_count,
+    dim,
+    key_stride,
+    query_stride,
+    K: tl.constexpr,
+    STEP: tl.constexpr,
+    GROUP: tl.constexpr,
+    WIDE: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    QUANTISED: tl.constexpr,
+    HAS_FACTOR: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_KEPT: tl.constexpr,
+    HAS_OWNER: tl.constexpr,
+    HAS_CLASS: tl.constexpr,
+    L2: tl.constexpr,
+):
+    """Return ``best`` [K], packed, with the members of the groups ``group`` [STEP] that are better; -1 is no group."""
+    d = tl.arange(0, BLOCK_D)
+    if tl.max(group, 0) >= 0:
+        first = (group // WIDE) * (WIDE * GROUP) + group % WIDE
+        members = first[:, None] + tl.arange(0, GROUP)[None, :] * WIDE
+        at = tl.reshape(tl.where(group[:, None] >= 0, members, NOBODY), (STEP * GROUP,))
+        live = at < key_count
+        products = tl.zeros((STEP * GROUP,), tl.float32)
+        scales = tl.full((STEP * GROUP,), 1.0, tl.float32)
+        if QUANTISED:
+            scales = tl.load(key_scales + at, live, 0.0).to(tl.float32)
+        for start in range(0, dim, BLOCK_D):
+            here = start + d
+            own_part = tl.load(queries + row * query_stride + here, here < dim, 0.0).to(tl.float32)
+            key_part = tl.load(
+                keys + at.to(tl.int64)[:, None] * key_stride + here[None, :],
+                live[:, None] & (here[None, :] < dim),
+                0,
+            ).to(tl.float32)
+            if L2:
+                apart = key_part * scales[:, None] - own_part[None, :]
+                products -= tl.sum(apart * apart, 1)
+            else:
+                products += tl.sum(key_part * own_part[None, :], 1)
+        scores = products * by_query
+        if HAS_FACTOR:
+            scores = scores * tl.load(factor + at, live, 0.0).to(tl.float32)
+        if HAS_BIAS:
+            scores = scores + tl.load(bias + at, live, 0.0).to(tl.float32)
+        if HAS_KEPT:
+            live = live & (tl.load(kept + at, live, 0) != 0)
+        if HAS_OWNER:
+            live = live & (tl.load(key_owner + at, live, 0) != mine)
+        if HAS_CLASS:
+            live = live & (tl.load(key_class + at, live, 0) == wanted)
+        live = live & (scores == scores)
+        packed = pack(tl.where(live, scores, float("-inf")), tl.where(live, at, NOBODY))
+        if STEP * GROUP > K:
+            packed = tl.topk(packed, K)
+        best = tl.topk(tl.reshape(tl.join(best, packed), (2 * K,)), K)
+    return best
+
+
+@triton.jit
 def finish(
     queries,
     keys,
@@ -84,7 +160,10 @@ def finish(
 
     First the members of the chosen groups are scored, STEP groups at a time. If the last chosen maximum is so near to
     the k-th best score that rounding might have hidden a better memory (or one as good, of a lower index) in another
-    group, all groups whose maximum is near enough are scored instead, in a second turn of the same loop.
+    group, all groups whose maximum is near enough are scored instead.
+
+    That is a second loop and not a second turn of one: the compilers of Triton 3.6 and 3.7 lose a number that an
+    ``if`` inside a loop leaves to its next turn, here how many steps that has, without a word.
     """
     dim = (dim // VEC) * VEC
     query_stride = (query_stride // VEC) * VEC
@@ -111,71 +190,93 @@ def finish(
         own = scale * squares
     error = rounding * (tl.abs(scale) * size + tl.load(largest + 1))
     error = tl.where(error == error, error, float("inf"))
+    mine = 0
+    wanted = 0
     if HAS_OWNER:
         mine = tl.load(query_owner + row)
     if HAS_CLASS:
         wanted = tl.load(query_class + row)
 
     best = pack(tl.full((K,), float("-inf"), tl.float32), tl.full((K,), NOBODY, tl.int32))
-    near_enough = float("-inf")
-    steps = tl.cdiv(chosen_count, STEP)
-    for turn in range(2):
-        for step in range(steps):
+    nobody = best
+    for step in range(tl.cdiv(chosen_count, STEP)):
+        nth = step * STEP + tl.arange(0, STEP)
+        group = tl.load(chosen + row * chosen_count + nth, nth < chosen_count, -1).to(tl.int32)
+        best = merged(
+            best,
+            group,
+            queries,
+            keys,
+            factor,
+            key_scales,
+            bias,
+            kept,
+            key_owner,
+            key_class,
+            row,
+            mine,
+            wanted,
+            by_query,
+            key_count,
+            dim,
+            key_stride,
+            query_stride,
+            K,
+            STEP,
+            GROUP,
+            WIDE,
+            BLOCK_D,
+            QUANTISED,
+            HAS_FACTOR,
+            HAS_BIAS,
+            HAS_KEPT,
+            HAS_OWNER,
+            HAS_CLASS,
+            L2,
+        )
+    if not ALL_CHOSEN:
+        so_far, _ = unpack(best)
+        worst = tl.max(tl.where(j == k - 1, so_far, float("-inf")), 0)
+        bound = tl.load(highest + row * chosen_count + chosen_count - 1) - own
+        again = (bound > float("-inf")) & (bound >= worst - error)
+        near_enough = worst - error + own
+        best = tl.where(again, nobody, best)
+        for step in range(tl.where(again, tl.cdiv(groups, STEP), 0)):
             nth = step * STEP + tl.arange(0, STEP)
-            if turn == 0:
-                group = tl.load(chosen + row * chosen_count + nth, nth < chosen_count, -1).to(tl.int32)
-            else:
-                best_of = tl.load(maxima + row * groups + nth, nth < groups, float("-inf"))
-                group = tl.where((nth < groups) & (best_of >= near_enough), nth, -1)
-            if tl.max(group, 0) >= 0:
-                first = (group // WIDE) * (WIDE * GROUP) + group % WIDE
-                members = first[:, None] + tl.arange(0, GROUP)[None, :] * WIDE
-                at = tl.reshape(tl.where(group[:, None] >= 0, members, NOBODY), (STEP * GROUP,))
-                live = at < key_count
-                products = tl.zeros((STEP * GROUP,), tl.float32)
-                scales = tl.full((STEP * GROUP,), 1.0, tl.float32)
-                if QUANTISED:
-                    scales = tl.load(key_scales + at, live, 0.0).to(tl.float32)
-                for start in range(0, dim, BLOCK_D):
-                    here = start + d
-                    own_part = tl.load(queries + row * query_stride + here, here < dim, 0.0).to(tl.float32)
-                    key_part = tl.load(
-                        keys + at.to(tl.int64)[:, None] * key_stride + here[None, :],
-                        live[:, None] & (here[None, :] < dim),
-                        0,
-                    ).to(tl.float32)
-                    if L2:
-                        apart = key_part * scales[:, None] - own_part[None, :]
-                        products -= tl.sum(apart * apart, 1)
-                    else:
-                        products += tl.sum(key_part * own_part[None, :], 1)
-                scores = products * by_query
-                if HAS_FACTOR:
-                    scores = scores * tl.load(factor + at, live, 0.0).to(tl.float32)
-                if HAS_BIAS:
-                    scores = scores + tl.load(bias + at, live, 0.0).to(tl.float32)
-                if HAS_KEPT:
-                    live = live & (tl.load(kept + at, live, 0) != 0)
-                if HAS_OWNER:
-                    live = live & (tl.load(key_owner + at, live, 0) != mine)
-                if HAS_CLASS:
-                    live = live & (tl.load(key_class + at, live, 0) == wanted)
-                live = live & (scores == scores)
-                packed = pack(tl.where(live, scores, float("-inf")), tl.where(live, at, NOBODY))
-                if STEP * GROUP > K:
-                    packed = tl.topk(packed, K)
-                best = tl.topk(tl.reshape(tl.join(best, packed), (2 * K,)), K)
-        # Whether a second turn is needed, and what it looks for.
-        steps = 0
-        if not ALL_CHOSEN:  # noqa: SIM102 - this is known when the kernel is compiled
-            if turn == 0:
-                so_far, _ = unpack(best)
-                worst = tl.max(tl.where(j == k - 1, so_far, float("-inf")), 0)
-                bound = tl.load(highest + row * chosen_count + chosen_count - 1) - own
-                if (bound > float("-inf")) & (bound >= worst - error):
-                    near_enough = worst - error + own
-                    steps = tl.cdiv(groups, STEP)
-                    best = pack(tl.full((K,), float("-inf"), tl.float32), tl.full((K,), NOBODY, tl.int32))
+            best_of = tl.load(maxima + row * groups + nth, nth < groups, float("-inf"))
+            group = tl.where((nth < groups) & (best_of >= near_enough), nth, -1)
+            best = merged(
+                best,
+                group,
+                queries,
+                keys,
+                factor,
+                key_scales,
+                bias,
+                kept,
+                key_owner,
+                key_class,
+                row,
+                mine,
+                wanted,
+                by_query,
+                key_count,
+                dim,
+                key_stride,
+                query_stride,
+                K,
+                STEP,
+                GROUP,
+                WIDE,
+                BLOCK_D,
+                QUANTISED,
+                HAS_FACTOR,
+                HAS_BIAS,
+                HAS_KEPT,
+                HAS_OWNER,
+                HAS_CLASS,
+                L2,
+            )
 
     scores, at = unpack(best)
     broken = squares != squares

@@ -7,7 +7,8 @@ from codistill.kernels import watch
 from codistill.kernels.graph_scoring import graph_scores, negative_sampling_loss, score_kd_loss
 from codistill.tests.kernels.formula_kd import relative
 
-MODELS = [("transe", 1), ("transe", 2), ("rotate", 1)]
+DISTANCES = [("transe", 1), ("transe", 2), ("rotate", 1), ("rotate", 2)]
+MODELS = [*DISTANCES, ("distmult", 1), ("complex", 1)]
 OPERATOR = torch.ops.codistill.graph_distances.default
 BACKWARD = torch.ops.codistill.graph_distances_backward.default
 
@@ -30,12 +31,18 @@ def formula(known, relations, entities, candidates, model, norm, side, gamma):
     rows = entities[candidates] if candidates.dim() == 2 else entities[candidates].expand(len(known), -1, -1)
     own, other = known[:, None], relations[:, None]
     heads, tails = (own, rows) if side == "tail" else (rows, own)
+    if model == "distmult":
+        return gamma + (heads * other * tails).sum(-1)
     if model == "transe":
         return gamma - torch.linalg.vector_norm(heads + other - tails, ord=norm, dim=-1)
     half = known.shape[1] // 2
     heads, tails = (torch.complex(one[..., :half], one[..., half:]) for one in (heads, tails))
+    if model == "complex":
+        other = torch.complex(other[..., :half], other[..., half:])
+        return gamma + (heads * other * tails.conj()).sum(-1).real
     turned = heads * torch.polar(torch.ones_like(other), other)
-    return gamma - (turned - tails).abs().sum(-1)
+    apart = (turned - tails).abs()
+    return gamma - (apart.sum(-1) if norm == 1 else apart.square().sum(-1).sqrt())
 
 
 def both(given, model, norm, side, gamma, backend=None, seed=1):
@@ -97,7 +104,7 @@ def test_gradients_are_those_of_finite_differences(model, norm):
         assert torch.autograd.gradcheck(scores, [one.requires_grad_() for one in tensors])
 
 
-@pytest.mark.parametrize(("model", "norm"), MODELS)
+@pytest.mark.parametrize(("model", "norm"), DISTANCES)
 def test_where_points_meet_the_score_is_gamma_and_the_gradient_zero(model, norm):
     known, relations, entities, candidates = made_up(model, 2, 4, 3, 2)
     relations = torch.zeros_like(relations)
@@ -202,16 +209,17 @@ def test_transforms_are_refused_with_a_sentence():
 def test_what_does_not_fit_is_refused_with_a_sentence():
     known, relations, entities, candidates = made_up("transe")
     refused = [
-        ("model is 'complex'", (known, relations, entities, candidates), {"model": "complex"}),
+        ("model is 'hole'", (known, relations, entities, candidates), {"model": "hole"}),
         ("side is 'left'", (known, relations, entities, candidates), {"side": "left"}),
         ("norm is 3 for transe; expected 1 or 2", (known, relations, entities, candidates), {"norm": 3}),
         (
-            "norm is 2 for rotate; expected 1",
-            (known, relations[:, :6], entities, candidates),
-            {"model": "rotate", "norm": 2},
+            "norm is 2 for distmult; expected 1",
+            (known, relations, entities, candidates),
+            {"model": "distmult", "norm": 2},
         ),
         ("relations has shape", (known, relations, entities, candidates), {"model": "rotate"}),
         ("needs an even width", (known[:, :5], relations, entities[:, :5], candidates), {"model": "rotate"}),
+        ("complex needs an even", (known[:, :5], relations[:, :5], entities[:, :5], candidates), {"model": "complex"}),
         ("entities are 11 wide", (known, relations, entities[:, 1:], candidates), {}),
         ("expected int64", (known, relations, entities, candidates.int()), {}),
         ("candidates has 4 rows", (known, relations, entities, candidates[1:]), {}),

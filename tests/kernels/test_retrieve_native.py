@@ -77,6 +77,19 @@ def test_as_the_reference(
 
 @needs_compiler
 @pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("classes", [False, True])
+def test_groups_of_large_banks_are_wider(monkeypatch: pytest.MonkeyPatch, kind: Any, classes: bool) -> None:
+    monkeypatch.setattr(group_search, "MANY", 100)
+    queries, keys, scales = bank(21, 4000, 24, kind)
+    said: dict[str, Any] = {"k": 6, "key_scales": scales}
+    said |= {"query_class": torch.arange(21) % 3, "key_class": torch.arange(4000) % 3} if classes else {}
+    found = retrieve(queries, keys, backend="cpu", **said)
+    assert torch.equal(found.indices, retrieve(queries, keys, backend="reference", **said).indices)
+
+
+@needs_compiler
+@pytest.mark.usefixtures("always")
 def test_ties_nan_and_infinity() -> None:
     random = torch.Generator().manual_seed(1)
     keys = torch.randint(-1, 2, (3000, 3), generator=random).float()

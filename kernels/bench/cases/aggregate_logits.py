@@ -47,7 +47,7 @@ def prepare(device: torch.device, dtype: torch.dtype, rows: int, classes: int, r
         )
 
     providers = {f"{OURS}{name}": partial(ours, name) for name in back_ends(device)}
-    providers |= {EAGER: partial(one, eager), "torch.compile": partial(one, torch.compile(eager))}
+    providers |= {EAGER: partial(one, eager), "torch.compile": partial(one, torch.compile(eager, dynamic=False))}
     return Prepared(providers, lambda: (eager([client.double() for client in clients]),))
 
 

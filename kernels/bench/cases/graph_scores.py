@@ -60,5 +60,8 @@ def prepare(device: torch.device, batch: int, negatives: int, width: int, entiti
         return graph_scores(head, relation, rows, candidates, model="rotate", backend=name)
 
     providers = {f"{OURS}{name}": partial(both, partial(ours, name=name)) for name in back_ends(device)}
-    providers |= {EAGER: partial(both, partial(eager)), "torch.compile": partial(both, partial(torch.compile(eager)))}
+    providers |= {
+        EAGER: partial(both, partial(eager)),
+        "torch.compile": partial(both, partial(torch.compile(eager, dynamic=False))),
+    }
     return Prepared(providers, lambda: both(partial(eager), [one.detach().double().requires_grad_() for one in leaves]))

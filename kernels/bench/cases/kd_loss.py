@@ -51,7 +51,7 @@ def prepare(device: torch.device, dtype: torch.dtype, rows: int, classes: int, c
     providers = {
         f"{OURS}{name}": partial(both, partial(kd_loss, backend=name, **settings)) for name in back_ends(device)
     }
-    providers |= {EAGER: partial(both, eager), "torch.compile": partial(both, torch.compile(eager))}
+    providers |= {EAGER: partial(both, eager), "torch.compile": partial(both, torch.compile(eager, dynamic=False))}
     if count == 1 and has_liger(device):
         providers["liger-kernel"] = partial(both, liger)
     return Prepared(providers, exact)

@@ -34,7 +34,7 @@ def prepare(device: torch.device, rows: int, width: int, wide: int, kind: str) -
         return made, *torch.autograd.grad(made, [given])
 
     providers = {f"{OURS}{name}": partial(both, partial(ours, backend=name)) for name in back_ends(device)}
-    providers |= {EAGER: partial(both, plain), "torch.compile": partial(both, torch.compile(plain))}
+    providers |= {EAGER: partial(both, plain), "torch.compile": partial(both, torch.compile(plain, dynamic=False))}
     return Prepared(providers, lambda: both(plain, student.detach().double().requires_grad_(), teacher.double()))
 
 

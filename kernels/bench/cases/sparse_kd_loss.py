@@ -59,5 +59,8 @@ def prepare(device: torch.device, dtype: torch.dtype, rows: int, classes: int, k
         return made, *torch.autograd.grad(made, z)
 
     providers = {f"{OURS}{name}": partial(both, partial(ours, name=name)) for name in back_ends(device)}
-    providers |= {EAGER: partial(both, partial(eager)), "torch.compile": partial(both, partial(torch.compile(eager)))}
+    providers |= {
+        EAGER: partial(both, partial(eager)),
+        "torch.compile": partial(both, partial(torch.compile(eager, dynamic=False))),
+    }
     return Prepared(providers, lambda: both(partial(eager), student.detach().double().requires_grad_()))

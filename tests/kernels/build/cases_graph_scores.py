@@ -23,7 +23,7 @@ def launched(kind: str, width: int, shared: bool, backward: bool, dtype: torch.d
 def cases() -> dict[str, Callable[[], object]]:
     """Name -> a call of a launcher on CPU tensors."""
     found: dict[str, Callable[[], object]] = {}
-    for kind, width in (("absolute", 512), ("euclidean", 512), ("modulus", 1024)):
+    for kind, width in (("absolute", 512), ("euclidean", 512), ("modulus", 1024), ("product", 512)):
         for shared in (False, True):
             for backward in (False, True):
                 name = f"{kind} {'shared' if shared else 'own'} {'backward' if backward else 'forward'} bf16"

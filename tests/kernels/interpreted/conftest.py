@@ -2,6 +2,8 @@
 
 ``TRITON_INTERPRET=1 python -m pytest tests/kernels/interpreted`` runs them all; an ordinary run does so in a process
 of its own (``tests/kernels/test_interpreter.py``), because a process either interprets or compiles.
+
+``CODISTILL_TEST_DEVICE=cuda python -m pytest tests/kernels/interpreted`` runs the same tests on a GPU.
 """
 
 import os
@@ -10,7 +12,12 @@ import pytest
 import torch
 
 collect_ignore_glob = []
-if os.environ.get("TRITON_INTERPRET") == "1":
+if os.environ.get("CODISTILL_TEST_DEVICE") == "cuda":
+    from codistill.tests.kernels.interpreted.on_gpu import everything_on_the_gpu
+
+    everything_on_the_gpu()
+    collect_ignore_glob.append("test_repair.py")
+elif os.environ.get("TRITON_INTERPRET") == "1":
     from codistill.tests.kernels.interpreted.repair import repair
 
     repair()

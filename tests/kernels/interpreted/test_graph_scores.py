@@ -5,12 +5,15 @@ import torch
 from codistill.kernels.graph_scoring import graph_scores
 from codistill.tests.kernels.formula_kd import relative
 
-MODELS = [("transe", 1), ("transe", 2), ("rotate", 1)]
+DISTANCES = [("transe", 1), ("transe", 2), ("rotate", 1), ("rotate", 2)]
+MODELS = [*DISTANCES, ("distmult", 1), ("complex", 1)]
 
 
 def distances(query, rows, model, norm):
+    if model in ("distmult", "complex"):
+        return -(query[:, None] * rows).sum(-1)
     apart = query[:, None] - rows
-    if model == "transe":
+    if model == "transe" or norm == 2:
         return torch.linalg.vector_norm(apart, ord=norm, dim=-1)
     real, imaginary = apart.chunk(2, -1)
     return torch.complex(real, imaginary).abs().sum(-1)
@@ -27,10 +30,10 @@ def made_up(model, batch, width, table, count, shared, dtype=torch.float32):
     return draw(batch, width), draw(batch, width // (2 if model == "rotate" else 1)), draw(table, width), candidates
 
 
-def check(guard, given, model, norm, side="tail", tolerance=1e-5, gradients=1e-5, turn=False):
+def check(guard, given, model, norm, side="tail", tolerance=1e-5, gradients=1e-5, transposed=False):
     known, relations, entities, candidates = given
     leaves = [guard(one.requires_grad_()) for one in (known, relations, entities)]
-    table = leaves[2].t().contiguous().t() if turn else leaves[2]
+    table = leaves[2].t().contiguous().t() if transposed else leaves[2]
     settings = {"model": model, "norm": norm, "side": side, "gamma": 3.0, "backend": "triton"}
     scores = graph_scores(leaves[0], leaves[1], table, guard(candidates), **settings)
     weights = torch.randn(scores.shape)
@@ -38,10 +41,15 @@ def check(guard, given, model, norm, side="tail", tolerance=1e-5, gradients=1e-5
     exact = [one.detach().double().requires_grad_() for one in (known, relations, entities)]
     if model == "transe":
         query = exact[0] + exact[1] if side == "tail" else exact[0] - exact[1]
+    elif model == "distmult":
+        query = exact[0] * exact[1]
     else:
         half = known.shape[1] // 2
-        phases = exact[1] if side == "tail" else -exact[1]
-        query = torch.complex(exact[0][:, :half], exact[0][:, half:]) * torch.polar(torch.ones_like(phases), phases)
+        if model == "rotate":
+            turn = torch.polar(torch.ones_like(exact[1]), exact[1])
+        else:
+            turn = torch.complex(exact[1][:, :half], exact[1][:, half:])
+        query = torch.complex(exact[0][:, :half], exact[0][:, half:]) * (turn if side == "tail" else turn.conj())
         query = torch.cat([query.real, query.imag], 1)
     best = 3.0 - distances(query, exact[2][candidates], model, norm)
     (best * weights).sum().backward()
@@ -67,7 +75,7 @@ def test_bfloat16_embeddings_and_the_other_side(guard, model, norm, shared):
 def test_one_of_everything_and_a_table_of_another_order_of_memory(guard):
     check(guard, made_up("transe", 1, 1, 1, 1, False), "transe", 1)
     check(guard, made_up("transe", 1, 1, 1, 1, True), "transe", 2)
-    check(guard, made_up("rotate", 2, 14, 5, 3, False), "rotate", 1, turn=True)
+    check(guard, made_up("rotate", 2, 14, 5, 3, False), "rotate", 1, transposed=True)
 
 
 def test_no_rows_and_no_candidates(guard):
@@ -99,7 +107,7 @@ def test_outside_of_the_table_is_nan_and_nobodys_gradient(guard, model, norm, sh
 
 
 @pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize(("model", "norm"), MODELS)
+@pytest.mark.parametrize(("model", "norm"), DISTANCES)
 def test_points_that_meet_and_nan_in_a_row(guard, model, norm, shared):
     known, relations, entities, candidates = made_up(model, 3, 8, 6, 5, shared)
     known[0], relations[0] = entities[candidates[..., 0].reshape(-1)[0]], 0.0

@@ -267,3 +267,19 @@ def test_rows_beyond_two_to_the_31st_element(tmp_path, classes):
     assert relative(rows, expected) < 1e-5
     assert relative(there, expected_gradient) < 6e-3
     assert path.stat().st_blocks * 512 < 2**20, "the file was to stay sparse"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_factor_on_the_loss_reaches_the_gradient_each_time_that_one_goes_back(guard, dtype):
+    student, teachers, labels = made_up(ROWS, 1003, 2, dtype=dtype)
+    _, expected = exact(student, teachers, labels, reduction="mean")
+    leaf = guard(student).requires_grad_()
+    loss = kd_loss(leaf, [guard(one) for one in teachers], guard(labels), backend="triton")
+    first = [torch.autograd.grad(loss * factor, leaf, retain_graph=True)[0] for factor in (3.0, 1.0)]
+    kept = [one.clone() for one in first]
+    again = torch.autograd.grad(loss * -0.5, leaf)[0]
+    tolerance = 6e-3 if dtype == torch.bfloat16 else 2e-3 if dtype == torch.float16 else 1e-5
+    for found, factor in zip([*first, again], (3.0, 1.0, -0.5), strict=True):
+        assert found.dtype == dtype
+        assert relative(found, expected * factor) < tolerance
+    assert all(torch.equal(one, other) for one, other in zip(first, kept, strict=True))

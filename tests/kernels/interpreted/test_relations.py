@@ -32,7 +32,17 @@ def check(guard, rows, student_width, teacher_width, dtype=torch.float32, reduct
     assert relative(leaf.grad, exact.grad) < gradients
 
 
-@pytest.mark.parametrize("rows", [2, 9, 64, 70])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_two_rows_have_one_distance_which_is_its_own_mean(guard, reduction):
+    student = guard(torch.tensor([[1.0, 2.0, 0.3], [0.2, -4.0, 1.0]]).requires_grad_())
+    made = relation_distance_loss(student, guard(torch.tensor([[3.0], [0.7]])), reduction=reduction, backend="triton")
+    made.backward()
+    # Nothing but what rounding leaves of one minus one.
+    assert made.abs() < 1e-12
+    assert student.grad.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("rows", [3, 9, 64, 70])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_loss_and_gradient_are_those_of_the_formula(guard, rows, reduction):
     check(guard, rows, 5, 1, reduction=reduction)
