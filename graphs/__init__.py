@@ -1,1 +1,1 @@
-"""Federated graph knowledge embedding. Holds nothing yet: the setting ``fkge`` is refused by the schema."""
+"""Federated graph knowledge embedding: clients whose knowledge graphs share entities."""
