@@ -73,13 +73,15 @@ def count(agent: Agent, spent: Spent, delta: float, round: int) -> None:
 def steps_on_account(agent: Agent) -> list[Spent]:
     """Return the private steps that the agent has taken so far, by kind."""
     held = agent.memory.recall("procedural", KEY)
-    return spent_of(held) if isinstance(held, Rows) else []
+    return account_of(held)[0] if isinstance(held, Rows) else []
 
 
-def spent_of(held: Rows) -> list[Spent]:
-    """Return the private steps in what is held under :data:`KEY`, by kind."""
+def account_of(held: Rows) -> tuple[list[Spent], float]:
+    """Return the private steps in what is held under :data:`KEY`, by kind, and the smallest delta that they named."""
     rows = zip(held.values.double().tolist(), held.weights.tolist(), strict=True)
-    return [Spent(noise, rate, round(steps)) for (noise, rate, _), steps in rows]
+    return [Spent(noise, rate, round(steps)) for (noise, rate, _), steps in rows], float(
+        held.values[:, 2].double().min()
+    )
 
 
 def epsilon_spent(agent: Agent) -> float | None:
@@ -90,6 +92,4 @@ def epsilon_spent(agent: Agent) -> float | None:
     authors count: what the other model has seen is taken for no part of the mechanism.
     """
     held = agent.memory.recall("procedural", KEY)
-    if not isinstance(held, Rows):
-        return None
-    return epsilon(steps_on_account(agent), float(held.values[:, 2].double().min()))
+    return epsilon(*account_of(held)) if isinstance(held, Rows) else None

@@ -37,6 +37,11 @@ class World:
     public_labelled: bool
     architectures: Mapping[str, Architecture]
 
+    @property
+    def bytes_each(self) -> int:
+        """The bytes of one training sample and its label."""
+        return self.x_train[0].numel() * 4 + 8
+
 
 @dataclass(frozen=True)
 class Context:
@@ -73,6 +78,8 @@ class Agent:
     memory: Memory = field(default_factory=Memory)
     above: str = ""
     """The name of the agent's aggregator; peers have none."""
+    valid_ids: torch.Tensor | None = None
+    """Ids of validation data, where the data have a part for that."""
     parked: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
     """Weights of modules that were kept, until a step builds the module again."""
 

@@ -7,14 +7,15 @@ Two ways of writing exist. ``choice``: a word or a mapping with one key (``optim
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import Discriminator, Field, GetJsonSchemaHandler, create_model, model_serializer, model_validator
+from pydantic import Discriminator, Field, GetJsonSchemaHandler, Tag, create_model, model_serializer, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from .parameters import Parameters
-from .registry import Registry
+from .registry import Entry, Registry
 
 
 class Choice(Parameters):
@@ -77,13 +78,43 @@ def choice(title: str, registry: Registry[Any], sentence: str) -> type[Choice]:
     return create_model(title, __base__=Choice, __doc__=sentence, **fields)
 
 
-def tagged(title: str, registry: Registry[Any], tag: str) -> Any:
-    """Return the type of a mapping whose key ``tag`` names an entry of ``registry``."""
+def tagged(title: str, registry: Iterable[Entry[Any]], tag: str, default: str | None = None) -> Any:
+    """Return the type of a mapping whose key ``tag`` names an entry of a registry.
+
+    A mapping without the key is ``default``'s, which does not have it: its parameters are taken as they are.
+    """
     members: list[Any] = []
     for entry in registry:
+        if entry.name == default:
+            members.append(Annotated[entry.parameters, Tag(default)])
+            continue
         name = "".join(part.capitalize() for part in entry.name.replace("_", "-").split("-"))
         field: dict[str, Any] = {tag: (Literal[entry.name], Field(description=entry.sentence))}
-        members.append(create_model(f"{title}{name}", __base__=entry.parameters, __doc__=entry.sentence, **field))
+        made = create_model(f"{title}{name}", __base__=entry.parameters, __doc__=entry.sentence, **field)
+        members.append(made if default is None else Annotated[made, Tag(entry.name)])
     if len(members) == 1:
         return members[0]
-    return Annotated[Union[tuple(members)], Discriminator(tag)]  # noqa: UP007
+    if default is None:
+        return Annotated[Union[tuple(members)], Discriminator(tag)]  # noqa: UP007
+
+    def said(value: Any) -> str:
+        return str(value.get(tag, default) if isinstance(value, dict) else getattr(value, tag, default))
+
+    return Annotated[Union[tuple(members)], Discriminator(said)]  # noqa: UP007
+
+
+def when_asked(**makers: Callable[[], Any]) -> Callable[[str], Any]:
+    """Return a module's ``__getattr__`` that makes each of these names when somebody first asks for it.
+
+    A type over a registry is made so, where parts that add to the registry import the module that has it.
+    """
+    made: dict[str, Any] = {}
+
+    def attribute(name: str) -> Any:
+        if name not in makers:
+            raise AttributeError(name)
+        if name not in made:
+            made[name] = makers[name]()
+        return made[name]
+
+    return attribute

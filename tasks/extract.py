@@ -10,7 +10,7 @@ from pydantic import Field
 
 from .absorb.bridge import told_of_bridge_samples
 from .agent import Agent, Context
-from .choice import tagged
+from .choice import tagged, when_asked
 from .filters import FilterChoice, apply_filters
 from .keys import KEYS, KeyChoice
 from .knowledge import Knowledge, Models, Rows
@@ -86,11 +86,9 @@ def parameters(agent: Agent, said: ExtractParameters, context: Context) -> Model
 @EXTRACTS.register("logits", ExtractLogits)
 def logits(agent: Agent, said: ExtractLogits, context: Context) -> Rows:
     """Scores on public samples, on the agent's own, or on bridge samples, by sample id."""
-    world, told = context.world, _telling(agent, said, context)
     if said.source == "bridge":
-        assert said.memory is not None and said.of == "model"  # the check refuses others
-        rows = told_of_bridge_samples(agent, said.memory, said.keys, context)
-        return rows if told else replace(rows, classes=None, keys=None)
+        return _bridge(agent, said, context)
+    world, told = context.world, _telling(agent, said, context)
     ids = world.public if said.source == "public" else agent.train_ids.sort().values
     scores = score(agent.models[said.of], world.x_train, ids)
     if said.scale == "probabilities":
@@ -107,6 +105,19 @@ def logits(agent: Agent, said: ExtractLogits, context: Context) -> Rows:
     for name, count in found.dropped.items():
         agent.memory.note(Event(context.place, "filtered", name, count))
     return found.rows
+
+
+def _bridge(agent: Agent, said: ExtractLogits, context: Context) -> Rows:
+    """Return scores on bridge samples; codes and labels are told when it is said, or once of each sample.
+
+    Where some are told and others are not, those have a key of zeros and the class -1.
+    """
+    assert said.memory is not None and said.of == "model"  # the check refuses others
+    rows, new = told_of_bridge_samples(agent, said.memory, said.keys, context)
+    told = new if said.keys_when == "first" else torch.full_like(new, due(said.keys_when, context.round))
+    if rows.keys is None or rows.classes is None or not bool(told.any()):
+        return replace(rows, classes=None, keys=None)
+    return replace(rows, classes=rows.classes.where(told, torch.tensor(-1)), keys=rows.keys * told[:, None])
 
 
 def _telling(agent: Agent, said: ExtractLogits, context: Context) -> bool:
@@ -149,7 +160,10 @@ def _by_class(form: str, agent: Agent, said: ExtractByClass, context: Context) -
     return observer.result()
 
 
-Extract: Any = tagged("Extract", EXTRACTS, "knowledge")
+if TYPE_CHECKING:
+    Extract: Any
+else:
+    __getattr__ = when_asked(Extract=lambda: tagged("Extract", EXTRACTS, "knowledge"))
 
 
 def extract(agent: Agent, parameters: Any, context: Context) -> None:

@@ -56,10 +56,10 @@ def _unlearn_entries(agent: Agent, contributor: str, name: str, oldest: int | No
     held = agent.memory.store(name)
     gone = held.forget(contributor=contributor, older_than=oldest)
     agent.memory.note(Event(context.place, "forgotten", name, gone))
-    mixed = agent.above or agent.name
-    left = held.count(mixed)
-    sentence = f"{name} holds what {mixed} made of what several agents said; {contributor} may stay in it"
-    agent.memory.note(Event(context.place, "kept", name, left, sentence))
+    mixers = {agent.above or agent.name, agent.name if agent.role != "learner" else ""} - {""}
+    for mixed in sorted(mixers):
+        sentence = f"{name} holds what {mixed} made of what several agents said; {contributor} may stay in it"
+        agent.memory.note(Event(context.place, "kept", name, held.count(mixed), sentence))
 
 
 def _unlearn_pieces(agent: Agent, contributor: str, memory: str | None, context: Context) -> None:
@@ -74,7 +74,7 @@ def _unlearn_pieces(agent: Agent, contributor: str, memory: str | None, context:
             if isinstance(held, Rows) and held.owners is not None and not held.addressed:
                 if contributor in held.contributors:
                     rest = held.part(held.owners != held.contributors.index(contributor))
-                    agent.memory.hold(kind, key, rest, item.round)
+                    agent.memory.hold(kind, key, rest, item.round, item.contributor)
                     agent.memory.note(Event(context.place, "forgotten", kind, held.items - rest.items))
             else:
                 sentence = f"{kind} memory holds {key!r} as one with what others said; {contributor} stays in it"

@@ -31,6 +31,15 @@ FORMS: Mapping[str, Form] = {
         Form("logits", "sample", True, "a row of class scores per public sample"),
         Form("class_logits", "class", True, "the mean logits of each class"),
         Form("prototypes", "class", True, "the mean features of each class; both sides need the same width"),
+        Form(
+            "embeddings", "entity", True, "a row per shared entity of a knowledge graph; both sides need the same width"
+        ),
+        Form(
+            "relation_embeddings",
+            "relation",
+            True,
+            "a row per shared relation of a knowledge graph, as wide on both sides",
+        ),
         Form("valence", "agent", True, "how much an agent makes of what each other agent says"),
     )
 }
@@ -172,9 +181,9 @@ def addressed_to(knowledge: Knowledge, name: str, below: Collection[str] = ()) -
 def together(packets: Sequence[Rows]) -> Rows:
     """Return the rows of several contributors side by side, ids rising, and within an id contributors in order.
 
-    Every packet must say whose its rows are. A row that two packets hold of one contributor comes from the later.
-    Where some packets tell classes or keys and others do not, rows of the others have class -1 and a key of zeros,
-    which stand for not told. What is attached to packets is not kept.
+    Every packet must say whose its rows are. A row that two packets hold of one contributor comes from the later, but
+    for a class or a key that only the earlier told. Where some packets tell classes or keys and others do not, rows of
+    the others have class -1 and a key of zeros, which stand for not told. What is attached to packets is not kept.
     """
     names = list(dict.fromkeys(name for packet in packets for name in packet.contributors))
     places = {name: place for place, name in enumerate(names)}
@@ -188,17 +197,21 @@ def together(packets: Sequence[Rows]) -> Rows:
     address = (ids * max(len(names), 1) + owner)[order]
     last = torch.ones(len(order), dtype=torch.bool)
     last[:-1] = address[1:] != address[:-1]
-    order = order[last]
+    every, order = order, order[last]
 
     def joined(parts: list[torch.Tensor | None], missing: int) -> torch.Tensor | None:
-        told = next((part for part in parts if part is not None), None)
-        if told is None:
+        known = next((part for part in parts if part is not None), None)
+        if known is None:
             return None
         whole = [
-            told.new_full((packet.items, *told.shape[1:]), missing) if part is None else part
+            known.new_full((packet.items, *known.shape[1:]), missing) if part is None else part
             for part, packet in zip(parts, packets, strict=True)
         ]
-        return torch.cat(whole)[order]
+        rows, places = torch.cat(whole)[every], torch.arange(len(every))
+        told = (rows != missing).flatten(1).any(1) if rows.dim() > 1 else rows != missing
+        latest = torch.where(told, places, -1).cummax(0).values if len(places) else places
+        same = address[latest.clamp(min=0)] == address
+        return rows[torch.where((latest >= 0) & same, latest, places)][last]
 
     return Rows(
         packets[0].form,

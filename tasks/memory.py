@@ -18,7 +18,7 @@ else:
 Kind = Literal["sensory", "working", "semantic", "episodic", "procedural", "emotional"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 MEANINGS: dict[Kind, str] = {
-    "sensory": "The raw data: an agent's own samples, which never leave it.",
+    "sensory": "The raw data: an agent's own samples, which never leave it. No step puts in or takes out.",
     "working": "What is at hand in this round: what was made, received or called to mind. Emptied at its end.",
     "semantic": "Explicit facts: class prototypes, logits of classes.",
     "episodic": "Explicit events: logits of single samples, past models.",
@@ -32,28 +32,32 @@ KEPT_AS: Mapping[str, Kind] = {
     "sample": "episodic",
     "class": "semantic",
     "agent": "emotional",
+    "entity": "semantic",
+    "relation": "semantic",
 }
 """The kind of memory that a form of knowledge belongs to, by what the form is keyed by."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One piece of knowledge and the round in which it was stored."""
+    """One piece of knowledge, the round in which it was stored, and who contributed it; "" is the agent itself."""
 
     knowledge: Knowledge
     round: int
+    contributor: str = ""
 
 
 @dataclass(frozen=True)
 class Event:
     """Something that happened to what came in or was held: ``count`` rows (or models) ``what`` at step ``place``.
 
-    ``what``: filtered, refused, evicted, forgotten, or kept (what could not be forgotten exactly). ``about``: the
-    filter, the store or the contributor. ``sentence``: what a reader of the report must know, or nothing.
+    ``what``: filtered, refused, evicted, forgotten, kept (what could not be forgotten exactly), or unlearned (what a
+    model was trained to give up, in this round again). ``about``: the filter, the store or the contributor.
+    ``sentence``: what a reader of the report must know, or nothing.
     """
 
     place: str
-    what: Literal["filtered", "refused", "evicted", "forgotten", "kept"]
+    what: Literal["filtered", "refused", "evicted", "forgotten", "kept", "unlearned"]
     about: str
     count: int
     sentence: str = ""
@@ -71,9 +75,9 @@ class Memory:
         self.stores: dict[str, Store] = {}
         self._events: list[Event] = []
 
-    def hold(self, kind: Kind, key: str, knowledge: Knowledge, round: int) -> None:
-        """Keep ``knowledge`` under ``key``, in place of what was there."""
-        self._items[kind][key] = Item(knowledge, round)
+    def hold(self, kind: Kind, key: str, knowledge: Knowledge, round: int, contributor: str = "") -> None:
+        """Keep ``knowledge`` under ``key``, in place of what was there. Nothing said: the agent itself made it."""
+        self._items[kind][key] = Item(knowledge, round, contributor)
 
     def recall(self, kind: Kind, key: str) -> Knowledge | None:
         """Return what is held under ``key``, or None."""
@@ -106,6 +110,11 @@ class Memory:
     def bytes(self, kind: Kind) -> int:
         """Return how many bytes the values of a kind take as pieces."""
         return sum(item.knowledge.raw_bytes for item in self._items[kind].values())
+
+    def rest(self) -> None:
+        """Empty working memory, at the end of a round: the pieces, and the stores that are declared of that kind."""
+        self.drop("working")
+        self.stores = {name: one for name, one in self.stores.items() if one.declaration.kind != "working"}
 
     def note(self, event: Event) -> None:
         """Write down what happened, for the run's tables. Nothing is written of no rows."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field
 
@@ -20,11 +20,14 @@ from .architecture import (
     Residual,
     Shape,
 )
+from .choice import Choice
 from .parameters import Parameters
 from .registry import Registry
 
 Width = Annotated[int, Field(ge=1, le=65536)]
-Build = Callable[..., tuple[Layer, ...]]
+Build = Callable[..., Any]
+"""``function(parameters, input_shape)`` returns the layers of a body; for data of another kind than samples something
+whose ``named(identity, input_shape, classes)`` returns what has all that an :class:`Architecture` has."""
 
 MODELS: Registry[Build] = Registry("models")
 
@@ -130,8 +133,21 @@ def architecture(name: str, parameters: Parameters, input_shape: Shape, classes:
     Raises ``ShapeError`` where the model does not fit. The architecture's name spells out every value that
     shapes it, so equal names mean that parameters may be exchanged.
     """
-    entry = MODELS[name]
-    values = parameters.model_dump()
-    said = ",".join(f"{key}={'x'.join(map(str, v)) if isinstance(v, list) else v}" for key, v in values.items())
-    identity = f"{name}({said})" if said else name
-    return Architecture(identity, input_shape, classes, entry.function(parameters, input_shape))
+    identity = _identity(name, parameters)
+    made = MODELS[name].function(parameters, input_shape)
+    if isinstance(made, tuple):
+        return Architecture(identity, input_shape, classes, made)
+    return cast(Architecture, made.named(identity, input_shape, classes))
+
+
+def _identity(name: str, parameters: Parameters) -> str:
+    keys = [key for key in type(parameters).model_fields if key not in parameters.incidental]
+    values = {key: getattr(parameters, key) for key in keys}
+    said = ",".join(f"{key}={_spelled_out(value)}" for key, value in values.items() if value is not None)
+    return f"{name}({said})" if said else name
+
+
+def _spelled_out(value: Any) -> str:
+    if isinstance(value, Choice):
+        return _identity(value.name, value.parameters)
+    return "x".join(map(str, value)) if isinstance(value, list) else str(value)

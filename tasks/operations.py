@@ -11,10 +11,10 @@ from .extract import Extract, extract
 from .forget import Forget, forget
 from .remember import Consolidate, Decay, Retrieve, Store, consolidate, decay, retrieve, store
 from .share import Share, share
-from .train import Train, train
+from .train import TrainStep, train
 
 OPERATIONS: dict[str, tuple[Callable[..., Any], Any]] = {
-    "train": (train, Train),
+    "train": (train, TrainStep),
     "extract": (extract, Extract),
     "store": (store, Store),
     "share": (share, Share),

@@ -15,6 +15,7 @@ from .encoding import ENCODINGS, SingularValues, energy, factors, restore
 from .knowledge import Knowledge, Models, Rows
 from .late import late
 from .parameters import Parameters
+from .provenance import COLUMNS, contributors_of, with_provenance
 from .registry import Entry
 
 if TYPE_CHECKING:
@@ -40,13 +41,25 @@ class Label:
 
 
 def encode(
-    knowledge: Knowledge, encoding: str, parameters: Parameters, label: Label, reference: Knowledge | None = None
+    knowledge: Knowledge,
+    encoding: str,
+    parameters: Parameters,
+    label: Label,
+    reference: Knowledge | None = None,
+    remembered: bool = False,
 ) -> pa.Buffer:
     """Return the Arrow IPC stream of ``knowledge`` under ``encoding``; its size is what the ledger counts.
 
     ``reference``: models that sender and receiver both hold. Under ``svd`` the difference from them is factored: what
     training changed has few directions, the weights themselves have not (Wu et al. 2022 factor gradients).
+    ``remembered``: it is written to be kept, and every row says who contributed it, in which round, and how it is held.
     """
+
+    def kept(batch: pa.RecordBatch, what: Knowledge, under: str) -> pa.RecordBatch:
+        if not remembered:
+            return batch
+        return with_provenance(batch, contributors_of(what, label.sender), label.round, what.form, under)
+
     head = {
         "form": knowledge.form,
         "encoding": encoding,
@@ -61,12 +74,15 @@ def encode(
         if encoding == "svd" and isinstance(reference, Models):
             knowledge = _combined(knowledge, reference, -1.0)
             head["against"] = "reference"
-        _write(sink, _models_batch(knowledge, encoding, parameters, label.progress), head)
+        batch = _models_batch(knowledge, encoding, parameters, label.progress)
+        _write(sink, kept(batch, knowledge, encoding), head)
         return sink.getvalue()
-    _write(sink, _rows_batch(knowledge, encoding, parameters), head | _said_of(knowledge))
+    batch = _rows_batch(knowledge, encoding, parameters)
+    _write(sink, kept(batch, knowledge, encoding), head | _said_of(knowledge))
     if knowledge.attached is not None:
         plain = ENCODINGS["float32"].parameters()
-        _write(sink, _models_batch(knowledge.attached, "float32", plain, label.progress), {"form": "parameters"})
+        batch = _models_batch(knowledge.attached, "float32", plain, label.progress)
+        _write(sink, kept(batch, knowledge.attached, "float32"), {"form": "parameters"})
     return sink.getvalue()
 
 
@@ -165,7 +181,7 @@ def _key_encoding(encoding: str) -> Entry[Any]:
 def _rows(table: pa.Table, head: Mapping[str, str]) -> Rows:
     columns: dict[str, np.ndarray] = {}
     for name in table.column_names:
-        if name not in ("id", "weight", "class", "owner"):
+        if name not in ("id", "weight", "class", "owner", *COLUMNS):
             column = table.column(name).combine_chunks()
             column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
             columns[name] = column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), column.type.list_size)
@@ -238,7 +254,7 @@ def _models(table: pa.Table) -> Models:
     left: torch.Tensor | None = None
     values = table.column("values").combine_chunks()
     values = values.chunk(0) if isinstance(values, pa.ChunkedArray) else values
-    rows = table.drop_columns(["values"]).to_pylist()
+    rows = table.drop_columns(["values", *(name for name in COLUMNS if name in table.column_names)]).to_pylist()
     for index, row in enumerate(rows):
         flat = np.frombuffer(values[index].as_buffer(), dtype=_DTYPES[row["dtype"]])
         group = tensors.setdefault(row["architecture"], {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +14,9 @@ class Parameters(BaseModel):
     """A typed set of values beside the function that uses it; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    incidental: ClassVar[frozenset[str]] = frozenset()
+    """Values that say by what means something is computed: what comes out is the same."""
 
 
 class When(Parameters):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
+from .. import EXTENSIONS
 from .parameters import Parameters
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,7 +28,8 @@ class Entry(Generic[F]):
 class Registry(Generic[F]):
     """Functions found by name. Outside packages add theirs under the entry-point group ``codistill.<name>``.
 
-    An entry point names a module; importing it registers what it holds.
+    An entry point names a module; importing it registers what it holds. ``codistill.EXTENSIONS`` names modules of parts
+    that ship and do the same without being asked for.
     """
 
     def __init__(self, name: str) -> None:
@@ -56,6 +59,8 @@ class Registry(Generic[F]):
     def _load_outside(self) -> None:
         if not self._outside_loaded:
             self._outside_loaded = True
+            for module in EXTENSIONS.get(self.name, ()):
+                import_module(module)
             for point in entry_points(group=f"codistill.{self.name}"):
                 point.load()
 

@@ -72,17 +72,17 @@ class Decay(Step):
 
 def store(agent: Agent, parameters: Store, context: Context) -> None:
     """What an agent received, or made, goes to one of its long-term memories."""
-    given = agent.memory.recall("working", "received" if parameters.what == "received" else "to share")
-    if given is None:
+    hand = agent.memory.items("working").get("received" if parameters.what == "received" else "to share")
+    if hand is None:
         return
+    given = hand.knowledge
     if isinstance(given, Rows) and parameters.filters:
         given = _filtered(agent, given, parameters, context)
     if parameters.memory in agent.memory.declared:
         assert isinstance(given, Rows)  # the check refuses others
-        maker = agent.name if parameters.what == "made" else agent.above or agent.name
-        _put(agent, parameters.memory, given, maker, context)
+        _put(agent, parameters.memory, given, hand.contributor or agent.name, context)
     else:
-        agent.memory.hold(_kind(parameters.memory), given.form, given, context.round)
+        agent.memory.hold(_kind(parameters.memory), given.form, given, context.round, hand.contributor)
 
 
 def retrieve(agent: Agent, parameters: Retrieve, context: Context) -> None:
@@ -91,6 +91,7 @@ def retrieve(agent: Agent, parameters: Retrieve, context: Context) -> None:
     At the top it becomes what is sent back, to each what is for it.
     """
     remembered: Knowledge | None
+    maker = ""
     if parameters.memory in agent.memory.declared:
         hand = agent.memory.recall("working", "received") if parameters.asking == "received" else None
         asked = cast(Rows, marked(hand, agent.name)) if isinstance(hand, Rows) else None
@@ -101,13 +102,14 @@ def retrieve(agent: Agent, parameters: Retrieve, context: Context) -> None:
         if agent.role == "learner" and remembered is not None:
             remembered = addressed_to(remembered, agent.name)
     else:
-        remembered = agent.memory.recall(_kind(parameters.memory), parameters.knowledge)
+        piece = agent.memory.items(_kind(parameters.memory)).get(parameters.knowledge)
+        remembered, maker = (None, "") if piece is None else (piece.knowledge, piece.contributor)
     if parameters.who == "top":
         agent.memory.let_go("working", "received")
     if remembered is not None:
-        agent.memory.hold("working", parameters.knowledge, remembered, context.round)
+        agent.memory.hold("working", parameters.knowledge, remembered, context.round, maker)
         if parameters.who == "top":
-            agent.memory.hold("working", "received", remembered, context.round)
+            agent.memory.hold("working", "received", remembered, context.round, maker)
 
 
 def consolidate(agent: Agent, parameters: Consolidate, context: Context) -> None:

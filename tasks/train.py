@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from . import accounting
 from .agent import Agent, Context
 from .batches import batches
-from .choice import Choice, choice
+from .choice import Choice, choice, tagged, when_asked
 from .late import late
 from .observe import Observer, observers
 from .optimizers import Optimizer, Steps
 from .parameters import Step
 from .private_steps import Private, PrivateTraining, poisson_batches
+from .registry import Registry
 from .terms import TERMS, Batch, Term
 
 if TYPE_CHECKING:
@@ -30,9 +32,14 @@ else:
     TermChoice = choice("Term", TERMS, "A loss that is added to cross entropy.")
 
 
+TRAINS: Registry[Callable[..., None]] = Registry("trains")
+"""Ways to learn from an agent's own data, by the kind of data: ``function(agent, said, context)``."""
+
+
 class Train(Step):
     """Local training with cross entropy and the terms that a method adds."""
 
+    by: ClassVar[str] = "samples"
     epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(1, description="passes over the samples")
     batch: Annotated[int, Field(ge=1)] = Field(32, description="samples a step")
     drop_last: bool = Field(False, description="leave out the last batch of an epoch when it is not full")
@@ -44,9 +51,31 @@ class Train(Step):
     on: Literal["private", "public"] = Field("private", description="whose samples; public ones need labels")
     private: Private | None = Field(None, description="steps that keep each single sample private")
 
+    def alone(self) -> dict[str, Any]:
+        """Return the same step as a spec would write it, for an agent that nobody tells anything."""
+        said = self.model_dump(mode="json", by_alias=True)
+        guarded = said["private"] if said["private"] is not None and said["private"]["of"] == "model" else None
+        return said | {"losses": [], "ce_weight": 1.0, "private": guarded}
 
-def train(agent: Agent, parameters: Train, context: Context) -> None:
+    def work(self, samples: int, public: int, model: float, companion: float) -> float:
+        """Return the floating point operations of the step: two a multiply-add, three passes a sample.
+
+        ``samples`` of the agent's own, ``public`` ones, and multiply-adds a sample of its models.
+        """
+        both = any(getattr(term.parameters, "needs_companion", False) for term in self.losses)
+        passes = 3 * self.epochs * (model + (companion if both else 0))
+        again = any(term.name == "not_true" for term in self.losses) * model
+        return 2.0 * (samples if self.on == "private" else public) * (passes + again)
+
+
+def train(agent: Agent, parameters: Any, context: Context) -> None:
     """An agent's model learns from its own samples, one optimizer step a batch."""
+    TRAINS[parameters.by].function(agent, parameters, context)
+
+
+@TRAINS.register("samples", Train)
+def train_on_samples(agent: Agent, parameters: Train, context: Context) -> None:
+    """Cross entropy to the labels of samples, and the terms that a method adds."""
     world, model = context.world, agent.network()
     ids = agent.train_ids if parameters.on == "private" else world.public
     if not len(ids):
@@ -60,6 +89,12 @@ def train(agent: Agent, parameters: Train, context: Context) -> None:
         _plainly(agent, parameters, ids, terms, watching, context)
     for observer in watching:
         agent.memory.hold("working", f"seen:{observer.form}", observer.result(), context.round)
+
+
+if TYPE_CHECKING:
+    TrainStep: Any
+else:
+    __getattr__ = when_asked(TrainStep=lambda: tagged("Train", TRAINS, "by", default="samples"))
 
 
 def _plainly(

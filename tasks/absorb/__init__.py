@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..agent import Agent, Context
-from ..choice import tagged
+from ..choice import tagged, when_asked
 from . import adversarial, bridge, distil, mutual, replace
 from .registry import ABSORBS
 
 __all__ = ["ABSORBS", "Absorb", "absorb", "adversarial", "bridge", "distil", "mutual", "replace"]
 
-Absorb: Any = tagged("Absorb", ABSORBS, "by")
+if TYPE_CHECKING:
+    Absorb: Any
+else:
+    __getattr__ = when_asked(Absorb=lambda: tagged("Absorb", ABSORBS, "by"))
 
 
 def absorb(agent: Agent, parameters: Any, context: Context) -> None:

@@ -55,11 +55,12 @@ class BridgeSamples(Step):
     )
 
 
-def told_of_bridge_samples(agent: Agent, memory: str, keys: Any, context: Context) -> Rows:
-    """Return what the agent's model says of bridge samples, with codes as keys and with labels.
+def told_of_bridge_samples(agent: Agent, memory: str, keys: Any, context: Context) -> tuple[Rows, torch.Tensor]:
+    """Return what the agent's model says of bridge samples, with codes and labels; and which are new, bool [N].
 
     A learner speaks of its own; it finds their codes by ``keys``, a choice among :data:`.keys.KEYS`, when it first
-    does so. An aggregator speaks of all in its memory, each marked with whose it is.
+    does so. An aggregator speaks of all in its memory, each marked with whose it is. New is what came to its memory in
+    this round: nobody above it has heard the codes of these.
     """
     store = agent.memory.store(memory)
     if agent.role == "learner" and not _has_own(agent, store):
@@ -68,9 +69,16 @@ def told_of_bridge_samples(agent: Agent, memory: str, keys: Any, context: Contex
         nothing, ones = torch.zeros(len(ids), context.world.classes), torch.ones(len(ids), dtype=torch.float64)
         made = Rows("logits", ids, nothing, ones, float(len(ids)), context.world.y_train[ids], keys=codes)
         _hold(agent, memory, cast(Rows, marked(made, agent.name)), context)
-    held = rows_of(store.all(), "logits")
-    rows = held.of(agent.name) if agent.role == "learner" else held
-    return replace(rows, values=_answers(agent, rows, context))
+    entries = store.all()
+    rows = rows_of(entries, "logits")
+    assert rows.owners is not None
+    whose = len(rows.contributors)
+    fresh = torch.tensor((entries.ids * whose + entries.owners)[entries.rounds == context.round])
+    new = torch.isin(rows.ids * whose + rows.owners, fresh)
+    if agent.role == "learner":
+        mine = rows.owners == (rows.contributors.index(agent.name) if agent.name in rows.contributors else -1)
+        rows, new = rows.of(agent.name), new[mine]
+    return replace(rows, values=_answers(agent, rows, context)), new
 
 
 @ABSORBS.register("bridge_samples", BridgeSamples)
@@ -84,7 +92,7 @@ def bridge_samples(agent: Agent, received: Any, said: BridgeSamples, context: Co
     assert isinstance(received, Rows)
     rows = cast(Rows, marked(received, agent.name))
     if rows.keys is not None:
-        _hold(agent, said.memory, rows, context)
+        _hold(agent, said.memory, rows.part((rows.keys != 0).any(1)), context)
     known = completed(rows, agent.memory.store(said.memory))
     agent.memory.note(
         Event(context.place, "refused", said.memory, rows.items - known.items, "no code is held of some bridge samples")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..agent import Agent, Context
-from ..choice import tagged
+from ..choice import tagged, when_asked
 from ..knowledge import Knowledge
 from . import adversarial, coefficients, cut, distilled, generators, merged, trainable_prototypes
 from .door import Merge, admitted, selected
@@ -31,7 +31,10 @@ __all__ = [
     "without",
 ]
 
-Aggregate: Any = tagged("Aggregate", AGGREGATES, "by")
+if TYPE_CHECKING:
+    Aggregate: Any
+else:
+    __getattr__ = when_asked(Aggregate=lambda: tagged("Aggregate", AGGREGATES, "by"))
 
 
 def aggregate(agent: Agent, packets: Sequence[Knowledge], parameters: Any, context: Context) -> Knowledge | None:

@@ -62,7 +62,8 @@ def admitted(agent: Agent, packets: Sequence[Knowledge], said: Merge, context: C
 
     Filters and valences look at all rows side by side; below the top of a tree neither does anything.
     """
-    sound = [one for packet in packets if (one := _finite(agent, packet, context)).items]
+    alike = _of_one_width(agent, packets, context)
+    sound = [one for packet in alike if (one := _finite(agent, packet, context)).items]
     if not context.final or not (said.filters or said.valence) or not sound:
         return sound
     rows = together([packet for packet in sound if isinstance(packet, Rows)])
@@ -73,6 +74,23 @@ def admitted(agent: Agent, packets: Sequence[Knowledge], said: Merge, context: C
         agent.memory.hold("emotional", "valence", made, context.round)
         rows = weighted_by_valence(rows, made)
     return [rows] if rows.items else []
+
+
+def _of_one_width(agent: Agent, packets: Sequence[Knowledge], context: Context) -> list[Knowledge]:
+    """Return the packets without rows of another width than most have; of equally many the first decide."""
+    widths = [packet.values.shape[1] for packet in packets if isinstance(packet, Rows)]
+    if len(set(widths)) < 2:
+        return list(packets)
+    usual = max(dict.fromkeys(widths), key=widths.count)
+    kept: list[Knowledge] = []
+    for packet in packets:
+        if isinstance(packet, Rows) and packet.values.shape[1] != usual:
+            whose, width = ", ".join(packet.contributors), packet.values.shape[1]
+            sentence = f"rows of {whose} have {width} numbers, those of the others {usual}"
+            agent.memory.note(Event(context.place, "refused", packet.form, packet.items, sentence))
+        else:
+            kept.append(packet)
+    return kept
 
 
 def selected(agent: Agent, merged: Knowledge, said: Merge, context: Context) -> Knowledge:

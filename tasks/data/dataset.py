@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,9 @@ class Dataset:
     labels: tuple[str, ...]
     columns_train: Columns = field(default_factory=dict)
     columns_test: Columns = field(default_factory=dict)
+
+    kind: ClassVar[str] = "samples"
+    """The name of what is particular to such data, in :data:`..kinds.DATA_KINDS`."""
 
     def __post_init__(self) -> None:
         for part in ("train", "test"):
@@ -95,6 +98,17 @@ class Dataset:
         """The shape of one sample."""
         return tuple(self.x_train.shape[1:])
 
+    def part(self, train: Ids | None, test: Ids | None) -> Dataset:
+        """Return the samples at some positions of the train and of the test part; None takes all."""
+        made = self
+        if train is not None:
+            columns = {name: column[train] for name, column in self.columns_train.items()}
+            made = replace(made, x_train=self.x_train[train], y_train=self.y_train[train], columns_train=columns)
+        if test is not None:
+            columns = {name: column[test] for name, column in self.columns_test.items()}
+            made = replace(made, x_test=self.x_test[test], y_test=self.y_test[test], columns_test=columns)
+        return made
+
     def arrays(self) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         """Yield every array with its name, in a fixed order; a column is named ``columns_train.<name>``."""
         for name in ("x_train", "y_train", "x_test", "y_test"):
@@ -113,7 +127,18 @@ class Dataset:
         return self._digest
 
 
-def content_digest(dataset: Dataset) -> str:
+class Prepared(Protocol):
+    """A data set of any kind, as it is kept on disk."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the labels."""
+
+    def arrays(self) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+        """Yield every array with its name, in a fixed order."""
+
+
+def content_digest(dataset: Prepared) -> str:
     """Return the SHA-256 (hex) over the labels and each array's name, dtype, shape and bytes."""
     digest = hashlib.sha256(repr(dataset.labels).encode())
     for name, array in dataset.arrays():

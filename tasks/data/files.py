@@ -6,6 +6,7 @@ import bz2
 import glob
 import gzip
 import hashlib
+import lzma
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,20 +47,26 @@ def find_in(folder: Path, name: str, endings: Sequence[str] = ("", ".gz")) -> Pa
     return next((folder / (name + end) for end in endings if (folder / (name + end)).is_file()), None)
 
 
-def read_uncompressed(path: Path) -> bytes:
-    """Return the content of a file, decompressed if its name ends in .gz or .bz2.
+def uncompressed(data: bytes, name: str) -> bytes:
+    """Return the content of a file with these bytes, decompressed if its name ends in .gz, .bz2 or .xz.
 
     Raises ``DataError`` for a compressed file that is cut short or damaged.
     """
-    data = path.read_bytes()
     try:
-        if path.suffix == ".gz":
+        if name.endswith(".gz"):
             return gzip.decompress(data)
-        if path.suffix == ".bz2":
+        if name.endswith(".bz2"):
             return bz2.decompress(data)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise DataError(f"{path} cannot be decompressed ({error}); fetch it again") from error
+        if name.endswith(".xz"):
+            return lzma.decompress(data)
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+        raise DataError(f"{name} cannot be decompressed ({error}); fetch it again") from error
     return data
+
+
+def read_uncompressed(path: Path) -> bytes:
+    """Return the content of a file, decompressed by its ending as ``uncompressed`` does."""
+    return uncompressed(path.read_bytes(), str(path))
 
 
 def uncompressed_size(path: Path) -> int:

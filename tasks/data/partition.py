@@ -18,16 +18,22 @@ from .stratify import apportion
 class Partition:
     """The positions of each agent's train and test samples: int64 arrays, one per agent.
 
+    ``valid``: the same of the validation part, where the data have one of their own; else nothing.
+
     Raises ``ValueError`` for wrong dtypes, unequal numbers of agents, or a sample that two agents hold.
     """
 
     train: tuple[Ids, ...]
     test: tuple[Ids, ...]
+    valid: tuple[Ids, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.train) != len(self.test) or not self.train:
             raise ValueError(f"{len(self.train)} train parts and {len(self.test)} test parts")
-        for part, arrays in (("train", self.train), ("test", self.test)):
+        if self.valid and len(self.valid) != len(self.train):
+            raise ValueError(f"{len(self.train)} train parts and {len(self.valid)} validation parts")
+        parts = (("train", self.train), ("test", self.test), ("validation", self.valid))
+        for part, arrays in parts[: 3 if self.valid else 2]:
             if any(ids.dtype != np.int64 or ids.ndim != 1 for ids in arrays):
                 raise ValueError(f"the {part} ids must be int64 [N]")
             together = np.concatenate(arrays)
@@ -43,9 +49,9 @@ class Partition:
         return len(self.train)
 
     def digest(self) -> str:
-        """Return the SHA-256 (hex) over ids and offsets, int64, of train and then test."""
+        """Return the SHA-256 (hex) over ids and offsets, int64, of train and then test (and then valid)."""
         digest = hashlib.sha256()
-        for part in (self.train, self.test):
+        for part in (self.train, self.test, self.valid)[: 3 if self.valid else 2]:
             digest.update(np.concatenate(part).tobytes())
             digest.update(np.cumsum([0, *(len(ids) for ids in part)], dtype=np.int64).tobytes())
         return digest.hexdigest()
@@ -60,7 +66,7 @@ class Partition:
         For labels that were themselves a selection, such as the private samples of ``split_public``.
         """
         test = self.test if test_ids is None else tuple(test_ids[ids] for ids in self.test)
-        return Partition(tuple(train_ids[ids] for ids in self.train), test)
+        return Partition(tuple(train_ids[ids] for ids in self.train), test, self.valid)
 
     def left_out(self, train_size: int, test_size: int) -> tuple[Ids, Ids]:
         """Return the train and the test positions that no agent holds, of so many samples."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ... import __version__
+from ..kinds import DATA_KINDS
 from ..parameters import Parameters
 from .dataset import DataError, Dataset, content_digest
 from .registry import DATASETS
@@ -28,7 +29,8 @@ def _describe(dataset: Dataset) -> dict[str, Any]:
         {"name": name, "file": f"{position:02d}.npy", "dtype": array.dtype.str, "shape": list(array.shape)}
         for position, (name, array) in enumerate(dataset.arrays())
     ]
-    return {
+    kind = {} if dataset.kind == "samples" else {"kind": dataset.kind}
+    return kind | {
         "format": FORMAT,
         "name": dataset.name,
         "digest": dataset.digest(),
@@ -83,8 +85,8 @@ def prepare(dataset: Dataset, folder: Path) -> Path:
     return target
 
 
-def open_prepared(path: Path, verify: bool = False) -> Dataset:
-    """Return the data set at ``path``, its arrays memory-mapped and read-only.
+def open_prepared(path: Path, verify: bool = False) -> Any:
+    """Return the data set, of any kind, at ``path``, its arrays memory-mapped and read-only.
 
     ``verify`` reads everything and compares the digest. Raises ``DataError`` if the folder is not a prepared data
     set, or not the one that it says it is.
@@ -102,16 +104,7 @@ def open_prepared(path: Path, verify: bool = False) -> Dataset:
                     f"says {entry['dtype']} {entry['shape']}; delete the folder, and it is written anew"
                 )
             arrays[entry["name"]] = array
-        dataset = Dataset(
-            name=description["name"],
-            x_train=arrays["x_train"],
-            y_train=arrays["y_train"],
-            x_test=arrays["x_test"],
-            y_test=arrays["y_test"],
-            labels=tuple(description["labels"]),
-            columns_train={name: arrays[f"columns_train.{name}"] for name in description["columns"]},
-            columns_test={name: arrays[f"columns_test.{name}"] for name in description["columns"]},
-        )
+        dataset = DATA_KINDS[description.get("kind", "samples")].function.restore(description, arrays)
         digest = str(description["digest"])
     except DataError:
         raise

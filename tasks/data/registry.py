@@ -33,6 +33,8 @@ class Source:
     read: Callable[[Any, Path], Dataset]
     find_problems: Callable[[Any, Path], list[str]]
     find_files: Callable[[Any, Path], list[Path]] | None
+    kind: str = "samples"
+    """The kind of data (:data:`..kinds.DATA_KINDS`) that is read."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.read.__doc__)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from .dataset import Dataset
@@ -16,12 +14,6 @@ def take(dataset: Dataset, train: int | None, test: int | None, generator: np.ra
     The samples keep their order, and their ids are their new positions. Raises ``ValueError`` if a number is
     below 1 or above what is there.
     """
-    if train is not None:
-        ids = stratified(dataset.y_train, train, generator)
-        columns = {name: column[ids] for name, column in dataset.columns_train.items()}
-        dataset = replace(dataset, x_train=dataset.x_train[ids], y_train=dataset.y_train[ids], columns_train=columns)
-    if test is not None:
-        ids = stratified(dataset.y_test, test, generator)
-        columns = {name: column[ids] for name, column in dataset.columns_test.items()}
-        dataset = replace(dataset, x_test=dataset.x_test[ids], y_test=dataset.y_test[ids], columns_test=columns)
-    return dataset
+    ids = None if train is None else stratified(dataset.y_train, train, generator)
+    test_ids = None if test is None else stratified(dataset.y_test, test, generator)
+    return dataset.part(ids, test_ids)

@@ -103,16 +103,21 @@ def shares(counts: np.ndarray, total: int) -> np.ndarray:
 
 
 def herd(features: np.ndarray, count: int) -> np.ndarray:
-    """Return places of ``count`` of ``features`` [N, D] in the order of iCaRL's algorithm 4; ties go to the first."""
+    """Return places of ``count`` of ``features`` [N, D] in the order of iCaRL's algorithm 4; ties go to the first.
+
+    A tie is what differs by less than rounding may: two entries are always equally far from the mean of both.
+    """
     features = features.astype(np.float64)
     mean, total = features.mean(axis=0), np.zeros(features.shape[1])
     squares = np.einsum("nd,nd->n", features, features)
     free, chosen = np.ones(len(features), dtype=bool), np.empty(count, dtype=np.int64)
+    rounding = 1e-12 * count * float(squares.max())
     for k in range(count):
         # |mean - (total + x) / (k + 1)|^2 but for what is the same for all x, times (k + 1)^2.
         # einsum adds each row alone: a product by BLAS would round by its threads and by a row's place.
         apart = squares - 2 * np.einsum("nd,d->n", features, (k + 1) * mean - total)
-        best = int(np.where(free, apart, np.inf).argmin())
+        left = np.where(free, apart, np.inf)
+        best = int((left <= left.min() + rounding).argmax())
         chosen[k], free[best] = best, False
         total += features[best]
     return chosen

@@ -91,7 +91,8 @@ class Store:
         taken, replaced = len(block), 0
         if self.declaration.replace:
             last = last_of_each(block)
-            block, places = block.part(last), places[last]
+            if len(last) < taken:
+                block, places = block.part(last), places[last]
             older, _ = self._table.find(block.ids, block.owners)
             self._table.kill(older)
             replaced = taken - len(last) + len(older)
@@ -238,19 +239,8 @@ class Store:
         leaves no file that holds it among :meth:`files`, nor its name.
         """
         place = None if contributor is None else self._table.place(contributor)
-
-        def fits(part: Part) -> np.ndarray:
-            some = np.ones(len(part), dtype=bool)
-            if older_than is not None:
-                some &= part.block.rounds < older_than
-            if place is not None:
-                some &= part.block.owners == place
-            if ids is not None:
-                some &= np.isin(part.block.ids, np.asarray(ids, dtype=np.int64))
-            return some
-
         self._held.purge |= place is not None and place >= 0
-        return self._drop(fits)
+        return self._drop(lambda part: part.fitting(older_than, place, ids))
 
     def decay(self, factor: float, floor: float) -> int:
         """Multiply every entry's strength by ``factor``; forget what falls below ``floor`` and return how many did."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +46,17 @@ class Part:
         if owners is not None:
             right &= self.block.owners[places] == owners[which]
         return places[right], which[right]
+
+    def fitting(self, older_than: int | None, owner: int | None, ids: np.ndarray | Sequence[int] | None) -> np.ndarray:
+        """Return which rows fit all that is said: made before a round, by an owner, with one of ``ids``. bool [N]."""
+        some = np.ones(len(self), dtype=bool)
+        if older_than is not None:
+            some &= self.block.rounds < older_than
+        if owner is not None:
+            some &= self.block.owners == owner
+        if ids is not None:
+            some &= np.isin(self.block.ids, np.asarray(ids, dtype=np.int64))
+        return some
 
 
 class Table:

@@ -25,6 +25,7 @@ class SampleLogits(Parameters):
     """FedCache, FedGKT, FedAgg."""
 
     recalls: ClassVar[str] = "logits"
+    scale: ClassVar[str] = "logits"
     kd_weight: Weight = Field(1.5, description="weight of the distillation term (alpha in FedCache)")
     temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="of both; the term is scaled by T squared")
 

@@ -32,6 +32,8 @@ def main(folder):
     warm = Store.create(declaration, "warm")
     warm.put(entries(np.arange(9), values_of(0)[:9], "a", 0, classes=np.zeros(9)), 0)
     warm.nearest(torch.ones(2, WIDTH), 3, "dot", round=0)
+    # What pyarrow imports at its first table (pandas, where it is installed) is no memory of a store.
+    Store.open(warm.write(folder, "warm")).get([0])
     resource.setrlimit(resource.RLIMIT_DATA, (data_in_use() + ROOM, resource.RLIM_INFINITY))
     (folder / "spill").mkdir()
     store = Store.create(declaration, "big", spill=folder / "spill", bound=2**24)

@@ -38,6 +38,12 @@ def test_classes_keep_as_equally_many_as_can_be(counts, total, kept):
     assert shares(np.array(counts), total).tolist() == kept
 
 
+def test_two_entries_are_as_far_from_their_mean_as_each_other_so_the_first_stays():
+    for seed in range(200):
+        pair = np.random.default_rng(seed).standard_normal((2, 5)).astype(np.float32)
+        assert herd(pair, 1).tolist() == [0]
+
+
 def test_a_herding_store_keeps_by_keys_and_by_class(declare, some):
     store = Store.create(declare(eviction="herding", keys="float32", capacity={"items": 8}), "herd")
     given = some(range(40), classes=2, seed=3)

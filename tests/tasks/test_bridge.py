@@ -19,12 +19,12 @@ from pydantic import TypeAdapter
 WIDTH = 6
 DECLARED = {"bridge": Declaration(kind="episodic", holds="logits", keys="float32")}
 TELL = {"knowledge": "logits", "from": "bridge", "memory": "bridge", "labels": True}
-TELL |= {"keys": {"principal": {"width": WIDTH}}, "keys_when": {"until": 1}}
+TELL |= {"keys": {"principal": {"width": WIDTH}}, "keys_when": "first"}
 LEARN = {"by": "bridge_samples", "memory": "bridge", "batch": 100, "optimizer": {"sgd": {"lr": 0.1}}}
 
 
-def told(agent, context):
-    extract(agent, TypeAdapter(Extract).validate_python(TELL), context)
+def told(agent, context, **said):
+    extract(agent, TypeAdapter(Extract).validate_python(TELL | said), context)
     return marked(agent.memory.recall("working", "to share"), agent.name)
 
 
@@ -107,11 +107,32 @@ def test_in_later_rounds_codes_come_from_memory(leaf, parent, first, context):
     assert answers.items == 30 and (parent.models["model"].head.weight - before).abs().max() > 1e-4
 
 
+def test_who_comes_later_is_known_at_every_tier(leaf, another, parent, world, first, context):
+    """The codes of who speaks first in round 2 go up in round 2, and those that are known above do not again."""
+    top = with_memory(Agent("cloud", "cloud", "cloud", *[torch.empty(0).long()] * 2, dict(parent.architectures)))
+    top.models["model"] = build(parent.architectures["model"], torch_stream(1, "cloud"))
+    other = with_memory(another("laptop", torch.arange(40, 55)))
+    learn(parent, told(leaf, first), first)
+    learn(top, told(parent, first), first)
+    assert len(top.memory.store("bridge")) == 30
+    learn(parent, together([told(leaf, context), told(other, context)]), context)
+    upward = told(parent, context)
+    mine = upward.owners == upward.contributors.index("laptop")
+    assert mine.sum() == 15 and torch.equal((upward.keys != 0).any(1), mine)
+    assert torch.equal(upward.classes >= 0, mine)
+    answers = learn(top, upward, context)
+    assert answers.ids.tolist() == [*range(30), *range(40, 55)] and len(top.memory.store("bridge")) == 45
+    held = top.memory.store("bridge").all()
+    assert held.classes.tolist() == world.y_train[held.ids].tolist() and (held.keys != 0).any(1).all()
+    assert top.memory.told() == [] and told(parent, replace(context, round=3)).keys is None
+
+
 def test_what_no_code_is_known_of_is_counted_and_not_learned(leaf, another, parent, first, context):
     learn(parent, told(leaf, first), first)
     parent.memory.told()
     other = with_memory(another("laptop", torch.arange(40, 55)))
-    answers = learn(parent, together([told(leaf, context), told(other, context)]), context)
+    silent = {"keys_when": {"until": 1}}
+    answers = learn(parent, together([told(leaf, context, **silent), told(other, context, **silent)]), context)
     assert answers.ids.tolist() == list(range(30))
     assert [(e.what, e.about, e.count) for e in parent.memory.told()] == [("refused", "bridge", 15)]
 

@@ -72,7 +72,7 @@ def test_old_entries_alone_can_be_named(server, context, rows):
 
 def test_what_was_mixed_before_it_came_is_told(agent, context, rows):
     agent.memory, agent.above = Memory(DECLARED), "server"
-    agent.memory.hold("working", "received", rows([1, 2], form="logits"), 1)
+    agent.memory.hold("working", "received", rows([1, 2], form="logits"), 1, "server")
     store(agent, Store(memory="cache"), context)
     forget(agent, Forget(contributor="b"), context)
     assert len(agent.memory.store("cache")) == 2

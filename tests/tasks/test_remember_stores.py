@@ -25,7 +25,8 @@ def remembering(agent):
 
 
 def give(agent, rows, key="received"):
-    agent.memory.hold("working", key, rows, 2)
+    """Put rows in hand as a run does: what was received is the aggregator's where its rows do not say whose."""
+    agent.memory.hold("working", key, rows, 2, agent.above if key == "received" else "")
 
 
 @pytest.mark.parametrize(("what", "whose"), [("received", "server"), ("made", "phone")])
