@@ -21,13 +21,13 @@ install: $(BIN)/codistill ## make the environment in .venv
 run: install ## run the default spec: twenty agents with two architectures on digits
 	$(BIN)/codistill run fl/fedmd
 
-test: install ## run the tests
-	$(BIN)/python -m pytest
+test: install ## run the tests, on two cores
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy kernels tasks specs flows
+	$(BIN)/mypy kernels graphs tasks specs flows
 
 bench: install ## measure against the bare loops, side by side (about an hour on a quiet machine)
 	$(BIN)/python -m codistill.tests.benchmarks.run

@@ -40,7 +40,7 @@ def ablations(said: Sequence[str], variants: Sequence[Loaded[Spec]]) -> list[Abl
         message = f"an ablation compares one spec over seeds, and this is a sweep over {', '.join(axes)}"
         raise SpecError([Problem(None, "", message, "choose one value for each")])
     recipe, rounds = variants[0].value.recipe, variants[0].value.rounds
-    declared, pieces = list(recipe.memories), _pieces(recipe)
+    declared, pieces = [name for name, one in recipe.memories.items() if one.kind != "sensory"], _pieces(recipe)
     if not declared and not pieces:
         message = f"the recipe {recipe.name} remembers nothing beyond a round, so there is no memory to ablate"
         raise SpecError([Problem(None, "recipe", message, "take a recipe with `memories` or a `store`")])
@@ -56,6 +56,9 @@ def ablations(said: Sequence[str], variants: Sequence[Loaded[Spec]]) -> list[Abl
             lefts = []
         if name in declared:
             found += [Ablation(name, left, (f"recipe.memories.{name}.keep={left!r}",)) for left in lefts]
+        elif name in recipe.memories:
+            message = f"{name} is sensory memory: an agent's own samples are no memory that it could do without"
+            problems.append(Problem(mark, "", message, "compare with less data: --set data.take.train=..."))
         elif name not in pieces:
             names = [*declared, *pieces]
             message = f"the recipe {recipe.name} has no memory {name!r}; expected {one_of(names)}"

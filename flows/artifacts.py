@@ -1,4 +1,4 @@
-"""What a run shows in Prefect: progress, the plan as a diagram, a table of rounds, the accuracy picture."""
+"""What a run shows in Prefect: progress, the plan as a diagram, tables of rounds and agents, a picture, the report."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import (
+    create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -61,6 +62,15 @@ class Artifacts:
             for at in results.accuracy_by_round()
         ]
         create_table_artifact(table, key=f"{self._key}-rounds", description="Accuracy and bytes by round")
+        create_table_artifact(
+            self._agents(results), key=f"{self._key}-agents", description="Each agent after the last round"
+        )
+        create_link_artifact(
+            (self._folder.path / "report.html").resolve().as_uri(),
+            link_text="The whole report",
+            key=f"{self._key}-report",
+            description="It lies in the run's folder, on the machine that the run was on",
+        )
         from .report.drawing import png
         from .report.pictures import accuracy_by_round
 
@@ -68,11 +78,20 @@ class Artifacts:
         assert drawn is not None  # a finished run is measured
         picture = base64.b64encode(png(drawn)).decode()
         create_markdown_artifact(
-            f"![accuracy by round](data:image/png;base64,{picture})\n\n"
-            f"The whole report: `{self._folder.path / 'report.html'}`\n",
+            f"![accuracy by round](data:image/png;base64,{picture})\n",
             key=f"{self._key}-accuracy",
             description="Accuracy by round",
         )
+
+    def _agents(self, results: Results) -> list[dict[str, Any]]:
+        """Return a row for each learner: what it reached, what it gained over learning alone, what it sent."""
+        gained, sent = results.gain_by_agent(), results.bytes_sent_by_agent()
+        return [
+            {"agent": agent, self._plan.headline: round(value, 4)}
+            | ({"gain over local": round(gained[agent], 4)} if agent in gained else {})
+            | {"bytes sent": sent.get(agent, 0)}
+            for agent, value in results.last_accuracy().items()
+        ]
 
 
 def _key(text: str) -> str:

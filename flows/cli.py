@@ -34,13 +34,15 @@ def run(
     runs: Runs = Path("runs"),
     into: Annotated[Optional[Path], typer.Option(help="the run's folder, instead of one named after the spec")] = None,  # noqa: UP045
     workers: Annotated[Optional[int], typer.Option(min=1, help="worker processes; one a core if not said")] = None,  # noqa: UP045
+    engine: Annotated[Optional[str], typer.Option(metavar="KIND", help="local, dask or ray")] = None,  # noqa: UP045
     without_prefect: Annotated[bool, typer.Option("--without-prefect", help="run by the same functions alone")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="print the run folders alone")] = False,
 ) -> None:
     """Run a spec. The same command goes on with a run that was interrupted."""
     from .commands.run import run_command
 
-    said = [*(overrides or []), *([f"engine.workers={workers}"] if workers else [])]
+    said = [*(overrides or []), *([f"engine.kind={engine}"] if engine else [])]
+    said += [f"engine.workers={workers}"] if workers else []
     try:
         run_command(spec, said, runs, into, without_prefect, quiet)
     except KeyboardInterrupt:
@@ -76,6 +78,32 @@ def ablate(
         _end("interrupted; the same command goes on from the last finished round", 130)
 
 
+Specs = Annotated[list[str], typer.Argument(metavar="SPEC...", help="YAML files, or shipped specs")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="only say what would change")]
+
+
+@app.command()
+def deploy(specs: Specs, overrides: Overrides = None, runs: Runs = Path("runs"), dry_run: DryRun = False) -> None:
+    """Register specs with the configured Prefect server or Cloud, to run by schedule or by hand on a work pool."""
+    from .commands.deploy import deploy_command
+
+    deploy_command(specs, overrides or [], runs, dry_run)
+
+
+@app.command()
+def serve(
+    specs: Specs,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    limit: Annotated[Optional[int], typer.Option(min=1, help="runs at once")] = 1,  # noqa: UP045
+    dry_run: DryRun = False,
+) -> None:
+    """Register specs and run what is due of them from this process, without a work pool, until interrupted."""
+    from .commands.deploy import serve_command
+
+    serve_command(specs, overrides or [], runs, limit, dry_run)
+
+
 @app.command()
 def plan(spec: SpecName, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
     """Show what a spec compiles into, without training: agents, stages, task runs, predicted bytes, memory held."""
@@ -98,11 +126,17 @@ def compare(
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")],
+    beside: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="RUN", help="another run, to show what each agent gained over it"),
+    ] = None,
+) -> None:
     """Write report.html again."""
     from .report.write import write_report
 
-    print(write_report(folder))
+    print(write_report(folder, beside))
 
 
 @app.command("list")
@@ -130,6 +164,37 @@ def schema(
             _end(f"{check} is not what `codistill schema` prints; write it again")
         return
     print(text)
+
+
+server = typer.Typer(help="A local Prefect server that is kept; see docs/operations.md.", no_args_is_help=True)
+app.add_typer(server, name="server")
+
+
+@server.command("start")
+def server_start(
+    host: Annotated[str, typer.Option(help="the address to listen at")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,
+) -> None:
+    """Start it, with the settings that runs need, and return when it answers."""
+    from .commands.server import start_command
+
+    start_command(host, port)
+
+
+@server.command("stop")
+def server_stop() -> None:
+    """Stop it; what it recorded is kept."""
+    from .commands.server import stop_command
+
+    stop_command()
+
+
+@server.command("status")
+def server_status() -> None:
+    """Say where it is, since when, how large its database is and what runs; status 1 where there is none."""
+    from .commands.server import status_command
+
+    status_command()
 
 
 bench = typer.Typer(help="Measure; see docs/benchmarks.md and docs/kernels.md.", no_args_is_help=True)
@@ -168,18 +233,27 @@ def main() -> None:
 
 def _said(error: Exception) -> tuple[str, int] | None:
     """Return the sentence and the status for what can go wrong; None for what cannot, which is a bug."""
+    from ..tasks.trackers import TrackerError
+    from .engines import EngineError
+    from .faults import storage_fault
     from .lock import InUseError
-    from .pool import StageError, WorkerDiedError
+    from .pool import StageError, StorageError, WorkerDiedError
     from .report.reading import NotARunError
     from .server import ServerError
+    from .service import ServiceError
 
-    if isinstance(error, (SpecError, NotARunError, InUseError)):
+    if isinstance(error, (SpecError, EngineError, TrackerError, NotARunError)):
         return str(error), 2
+    if isinstance(error, InUseError):
+        return f"{error}; wait until it is done, or end it: two never share a folder", 2
+    fault = str(error) if isinstance(error, StorageError) else storage_fault(error)
+    if fault is not None:
+        return f"what is made cannot be written ({fault}); when it can, the same command goes on from the last round", 1
     if isinstance(error, StageError):
         return f"a stage failed in a worker: {error}", 1
     if isinstance(error, WorkerDiedError):
         return f"{error}, again and again; the same command goes on from the last finished round", 1
-    if isinstance(error, (ServerError, PermissionError)):
+    if isinstance(error, (ServerError, ServiceError)):
         return str(error), 1
     return None
 

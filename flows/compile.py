@@ -20,18 +20,27 @@ from .rounds import draw, schedule
 from .stages import exchange_plans, stage_plans
 
 
-def digest_of(spec: Spec, data_digest: str, partition_digest: str) -> str:
-    """Return the run's digest: everything that can change a number, and nothing else."""
-    said = spec.model_dump(mode="json", by_alias=True, exclude={"engine", "name", "cite"})
+def digest_of(spec: Spec, data_digest: str, partition_digest: str, origin: Plan | None = None) -> str:
+    """Return the run's digest: everything that can change a number, and nothing else.
+
+    ``origin``: the plan of the run that it goes on from.
+    """
+    said = spec.model_dump(
+        mode="json", by_alias=True, exclude={"engine", "name", "cite", "continue_", "schedule", "deploy", "track"}
+    )
     said["data"].pop("root")
     for words in ("cite", "differs"):
         said["recipe"].pop(words)
-    text = json.dumps([__version__, said, data_digest, partition_digest], sort_keys=True)
+    parts = [__version__, said, data_digest, partition_digest, *([origin.digest] if origin is not None else [])]
+    text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def compile_spec(spec: Spec, holdings: Holdings) -> Plan:
-    """Return the plan of ``spec``. Raises ``ValueError`` (``ShapeError``) for what :mod:`.check` did not rule out."""
+def compile_spec(spec: Spec, holdings: Holdings, origin: Plan | None = None) -> Plan:
+    """Return the plan of ``spec``, which goes on from the run of the plan ``origin``, or starts anew.
+
+    Raises ``ValueError`` (``ShapeError``) for what :mod:`.check` did not rule out.
+    """
     classes = len(holdings.labels)
     learners = [agent for group in spec.agents for agent in _learners(spec, group, holdings, classes)]
     learners = [
@@ -56,9 +65,10 @@ def compile_spec(spec: Spec, holdings: Holdings) -> Plan:
     central = spec.pattern.name != "decentralized"
     graph = None if central else spec.pattern.parameters.graph
     start, stages = stage_plans(spec.recipe, topology, central)
+    before = 0 if origin is None else origin.counted(origin.rounds)
     return Plan(
         name=spec.name,
-        digest=digest_of(spec, holdings.digest, holdings.partition.digest()),
+        digest=digest_of(spec, holdings.digest, holdings.partition.digest(), origin),
         seed=spec.seed,
         rounds=spec.rounds,
         pattern=spec.pattern.name,
@@ -77,6 +87,7 @@ def compile_spec(spec: Spec, holdings: Holdings) -> Plan:
             spec.participation,
             graph,
             central and bool(exchanges),
+            before,
         ),
         companion=None if spec.recipe.companion is None else spec.recipe.companion.model_dump(mode="json"),
         memories={name: said.model_dump(mode="json", by_alias=True) for name, said in spec.recipe.memories.items()},
@@ -87,6 +98,8 @@ def compile_spec(spec: Spec, holdings: Holdings) -> Plan:
         measure_every=spec.measure.every,
         metrics=tuple(spec.measure.metrics),
         predict=spec.measure.predict,
+        kind=holdings.kind,
+        before=before,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 
 from .finish import finish
 from .folder import RunFolder
@@ -14,6 +14,7 @@ from .live import Progress
 from .lock import InUseError, locked
 from .pool import Pool, StageError, WorkerDiedError
 from .session import Cohort, Session, open_session
+from .trackers.tell import telling
 
 StageDoer = Callable[[Session, int, int, list[Cohort], Progress], None]
 """Does a stage of a round, by its index, for all its cohorts, and waits for them."""
@@ -30,15 +31,18 @@ def doing(part: RunFolder, ready: Ready, pool: Pool, progress: Progress) -> Iter
         session = open_session(part, pool)
         plan = session.plan
         part.note(status="running", workers=pool.lanes)
+        progress.metric = plan.headline
         if session.next_round <= plan.rounds:
             title = "the control, each agent alone" if control else f"{plan.recipe}, {plan.pattern}"
             progress.started(f"{ready.plan.name}: {title}", plan.rounds, session.next_round)
-        try:
-            yield session
-        except (StageError, WorkerDiedError):
-            part.note(status="failed")
-            raise
-        finish(part, plan, None if control else ready.control)
+        with telling(() if control else ready.track, part, plan, progress) as session.telling:
+            try:
+                yield session
+            except (StageError, WorkerDiedError):
+                with suppress(OSError):  # the disk may be full
+                    part.note(status="failed")
+                raise
+            finish(part, plan, None if control else ready.control)
 
 
 @contextmanager
@@ -101,6 +105,8 @@ class Meter:
     def commit(self, number: int) -> None:
         """Commit a round and report it."""
         found = self._session.commit(number)
+        if self._session.telling is not None:
+            self._session.telling.round(number, found["values"])
         self._bytes += found["bytes"]
         now = time.perf_counter()
         self._progress.round_done(number, found["accuracy"], found["worst"], self._bytes, now - self._started)

@@ -14,7 +14,7 @@ from ..tasks.aggregate import aggregate, contribution, without
 from ..tasks.choice import Choice
 from ..tasks.extract import EXTRACTS
 from ..tasks.knowledge import FORMS, GENERATOR, Knowledge, Rows, addressed_to, marked, models_of
-from ..tasks.memory import KEPT_AS
+from ..tasks.memory import KEPT_AS, Item
 from ..tasks.parameters import due
 from ..tasks.share import share
 from . import references
@@ -37,10 +37,11 @@ class Post:
 
     def due(self, exchange: int, number: int) -> bool:
         """Whether the exchange takes place in round ``number``."""
-        return due(self._rules[exchange].rule.when, number)
+        return due(self._rules[exchange].rule.when, self._plan.counted(number))
 
     def _label(self, sender: str, number: int, exchange: int, holds: int | None = None) -> packet.Label:
-        progress = (number - 1) / (self._plan.rounds - 1) if self._plan.rounds > 1 else 1.0
+        at, last = self._plan.counted(number), self._plan.counted(self._plan.rounds)
+        progress = (at - 1) / (last - 1) if last > 1 else 1.0
         more = {} if holds is None else {references.HOLDS: str(holds)}
         return packet.Label(sender, number, exchange, progress, more)
 
@@ -165,12 +166,12 @@ class Post:
                 return path
         return None
 
-    def deliver(self, agent: Agent, place: int, number: int, exchange: int, total: Knowledge) -> list[list[Any]]:
+    def deliver(self, agent: Agent, place: int, number: int, exchange: int, hand: Item) -> list[list[Any]]:
         """Send an aggregator's knowledge to those below it; return the ledger's rows. The aggregator remembers it.
 
         Those who hold the last delivery are sent the difference from it; the others, whole, what those make of it.
         """
-        rules, last = self._rules[exchange], references.delivered(agent, exchange)
+        rules, last, total = self._rules[exchange], references.delivered(agent, exchange), hand.knowledge
         there = set(self._plan.taking_part(number)) | self._versions.changed(number)
         below = [child for child in self._plan.children(place) if child in there]
         held = {child: self._held_by(child, number, exchange, last) for child in below}
@@ -191,7 +192,8 @@ class Post:
                 if reference is not None:
                     total = references.as_received(message, reference, total)
             rows[child] = self._row(exchange, (place, child), given, encoding, sizes[name], "delivered")
-        agent.memory.hold(KEPT_AS[FORMS[total.form].keyed_by], f"delivered {exchange}", total, number)
+        kind = KEPT_AS[FORMS[total.form].keyed_by]
+        agent.memory.hold(kind, f"delivered {exchange}", total, number, hand.contributor)
         return [rows[child] for child in sorted(rows)]
 
     def _held_by(self, child: int, number: int, exchange: int, last: tuple[Knowledge, int] | None) -> Knowledge | None:

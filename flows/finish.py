@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 from .folder import RunFolder, replace_text, replacing
+from .inherit import left_by, state_digest
 from .plan import Plan
 from .privacy import write_privacy
 from .tables import write_tables
-from .versions import Versions
 
 
 def finish(folder: RunFolder, plan: Plan, control: RunFolder | None) -> None:
@@ -20,14 +20,14 @@ def finish(folder: RunFolder, plan: Plan, control: RunFolder | None) -> None:
     seconds = write_tables(folder, plan)
     if control is not None:
         _copy(control.table("metrics"), folder.table("control"))
-    versions = Versions(plan)
-    for place, agent in enumerate(plan.agents):
-        last = versions.before(plan.rounds + 1, place) if agent.model is not None else None
-        if last is not None:
-            _copy(folder.state(last, place), folder.model(agent.name))
+    left = left_by(folder, plan)
+    for agent in plan.agents:
+        if agent.model is not None and agent.name in left:
+            _copy(left[agent.name], folder.model(agent.name))
     write_privacy(folder, plan)
     _summarise(folder)
-    folder.note(status="finished", finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"), seconds=seconds)
+    finished = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    folder.note(status="finished", finished=finished, seconds=seconds, state_digest=state_digest(folder, plan))
     from .report.write import write_report
 
     write_report(folder.path)

@@ -21,10 +21,11 @@ from ..specs.load import load_specs
 from .artifacts import Artifacts
 from .check.holdings import checked_holdings
 from .drive import Meter, do_round, doing
-from .launch import Ready, launch, workers_of
+from .engines import open_engine
+from .launch import Ready, launch_loaded, workers_of
 from .live import Progress, SilentProgress
 from .lock import locked
-from .pool import Pool, Processes
+from .pool import Pool
 from .session import Cohort, Session
 
 _OPEN: dict[str, tuple[Session, Progress]] = {}
@@ -107,11 +108,11 @@ def run_spec(spec: str, overrides: Sequence[str] = (), runs: str = "runs", into:
     if lent is None:
         checked_holdings(variants, Path(runs))
     for loaded in variants:
-        ready = launch(loaded.value, Path(runs), Path(into) if into else None)
+        ready = launch_loaded(loaded, Path(runs), Path(into) if into else None)
         if lent is not None:
             lent.task_runs += do_run(ready, lent.pool, lent.progress)
         else:
-            with locked(ready.folder.path), closing(Processes(workers_of(loaded.value))) as pool:
+            with locked(ready.folder.path), closing(open_engine(loaded.value.engine, workers_of(loaded.value))) as pool:
                 do_run(ready, pool, SilentProgress())
         done.append(str(ready.folder.path))
     return done

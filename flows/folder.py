@@ -97,6 +97,10 @@ class RunFolder:
         """Return the path of an agent's models as round ``number`` left them; its memories lie beside it."""
         return self.path / "state" / f"{number:07d}" / f"{place}.safetensors"
 
+    def inherited(self, place: int) -> Path:
+        """Return the path of an agent's models as another run left them; its memories lie beside it."""
+        return self.path / "inherited" / f"{place}.safetensors"
+
     def unfinished(self, number: int, place: int) -> Path:
         """Return where an agent goes that does not fit in memory while round ``number`` runs."""
         return self.path / "packets" / f"{number:07d}" / "unfinished" / f"{place}.safetensors"

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ..tasks.data.dataset import Dataset
 from ..tasks.data.partition import PARTITIONERS, Partition
 from ..tasks.data.prepared import open_prepared, prepare, recall, remember, source_key
 from ..tasks.data.public import split_public
 from ..tasks.data.registry import DATASETS
 from ..tasks.data.take import take
+from ..tasks.kinds import DATA_KINDS
 from ..tasks.streams import numpy_stream
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Holdings:
-    """The data of a run: the prepared set's folder and digest, ids of each learner, ids of the public samples."""
+    """The data of a run: the prepared set, its folder and digest, ids of each learner, ids of the public samples."""
 
     folder: Path
     digest: str
@@ -33,6 +33,12 @@ class Holdings:
     input_shape: tuple[int, ...]
     y_train: np.ndarray
     y_test: np.ndarray
+    data: Any
+
+    @property
+    def kind(self) -> str:
+        """The kind of data (:data:`..tasks.kinds.DATA_KINDS`)."""
+        return str(self.data.kind)
 
     def table(self, names: list[str]) -> pa.Table:
         """Return who holds what as the table ``partition.parquet`` (docs/run-folder.md)."""
@@ -52,8 +58,10 @@ class Holdings:
     def ids(self) -> pa.Table:
         """Return the ids as a table: one row a learner, and a last one for the public samples."""
         train = [*self.partition.train, self.public]
-        test = [*self.partition.test, np.empty(0, np.int64)]
-        return pa.table({"train": pa.array(train, pa.list_(pa.int64())), "test": pa.array(test, pa.list_(pa.int64()))})
+        columns = {"train": train, "test": [*self.partition.test, np.empty(0, np.int64)]}
+        if self.partition.valid:
+            columns["valid"] = [*self.partition.valid, np.empty(0, np.int64)]
+        return pa.table({name: pa.array(ids, pa.list_(pa.int64())) for name, ids in columns.items()})
 
 
 def hold(spec: Spec, cache: Path) -> Holdings:
@@ -68,18 +76,7 @@ def hold(spec: Spec, cache: Path) -> Holdings:
     if spec.data.public is not None:
         generator = numpy_stream(spec.seed, "public")
         public, private = split_public(y_train, spec.data.public.share, generator)
-    said = spec.data.partition
-    columns = {name: column[private] for name, column in dataset.columns_train.items()}
-    count = sum(group.count for group in spec.agents)
-    dealt = PARTITIONERS[said.by].function(
-        said,
-        y_train[private],
-        np.asarray(dataset.y_test),
-        columns,
-        dict(dataset.columns_test),
-        count,
-        numpy_stream(spec.seed, "partition"),
-    )
+    dealt = _dealt(spec, dataset, private)
     return Holdings(
         folder,
         dataset.digest(),
@@ -89,10 +86,33 @@ def hold(spec: Spec, cache: Path) -> Holdings:
         tuple(dataset.input_shape),
         y_train,
         np.asarray(dataset.y_test),
+        dataset,
     )
 
 
-def _dataset(spec: Spec, cache: Path) -> tuple[Dataset, Path]:
+def _dealt(spec: Spec, dataset: Any, private: np.ndarray) -> Partition:
+    """Return who holds what: of the ``private`` training data, int64 [N], as places among them, and of the rest."""
+    said, stream = spec.data.partition, numpy_stream(spec.seed, "partition")
+    count = sum(group.count for group in spec.agents)
+    of_whole = DATA_KINDS[dataset.kind].function.partitioners
+    if said.by in of_whole:
+        whole: Partition = of_whole[said.by].function(said, dataset, count, stream)
+        return whole
+    labels = np.asarray(dataset.y_train)[private]
+    columns = {name: column[private] for name, column in dataset.columns_train.items()}
+    test, further = np.asarray(dataset.y_test), dict(dataset.columns_test)
+    y_valid = getattr(dataset, "y_valid", None)
+    if y_valid is None:
+        return PARTITIONERS[said.by].function(said, labels, test, columns, further, count, stream)
+    # One draw for both: a way of dealing may draw anew until everybody has something to test with.
+    further = {name: np.concatenate([column, dataset.columns_valid[name]]) for name, column in further.items()}
+    both = np.concatenate([test, np.asarray(y_valid)])
+    dealt = PARTITIONERS[said.by].function(said, labels, both, columns, further, count, stream)
+    tested = tuple(ids[ids < len(test)] for ids in dealt.test)
+    return Partition(dealt.train, tested, tuple(ids[ids >= len(test)] - len(test) for ids in dealt.test))
+
+
+def _dataset(spec: Spec, cache: Path) -> tuple[Any, Path]:
     said, cut = spec.data.dataset, spec.data.take
     seed = spec.seed if cut.train or cut.test else 0
     extra = {"train": cut.train, "test": cut.test, "seed": seed}

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from ..tasks import packet
 from ..tasks.agent import Agent, World
 from ..tasks.architecture import Architecture
+from ..tasks.kinds import DATA_KINDS
 from ..tasks.memory import KINDS, Memory
 from ..tasks.models import architecture
-from ..tasks.networks import build
 from ..tasks.patterns import ModelChoice
 from ..tasks.share import EncodingChoice
 from ..tasks.stores import Declaration, Store
@@ -26,6 +26,9 @@ from .versions import Versions
 
 ROOM = 192 * 2**20
 """Bytes of models that a worker keeps in memory; the rest waits on disk."""
+
+OWN = ("model", "companion")
+"""What an agent's own models are called; other modules are made by steps that ask for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +45,15 @@ class Keeper:
     """Loads an agent as its last round left it, and keeps it for the next stage."""
 
     def __init__(
-        self, folder: RunFolder, plan: Plan, world: World, ids: list[tuple[torch.Tensor, torch.Tensor]]
+        self,
+        folder: RunFolder,
+        plan: Plan,
+        world: World,
+        ids: list[tuple[torch.Tensor, torch.Tensor]],
+        valid: list[torch.Tensor] | None = None,
     ) -> None:
         self._folder, self._plan, self._world, self._ids = folder, plan, world, ids
+        self._valid = valid or []
         self._versions = Versions(plan)
         self._kept: OrderedDict[int, _Kept] = OrderedDict()
         self._held = 0
@@ -67,10 +76,17 @@ class Keeper:
             self._open(agent, self._folder.state(number, place), WAITING)
         else:
             version = self._versions.before(number, place)
-            if version is not None:
-                self._read(agent, self._folder.state(version, place))
-                self._open(agent, self._folder.state(version, place), STORE)
+            left = None if version is None else self._folder.state(version, place)
+            if left is None and self.inherits(place):
+                left = self._folder.inherited(place)
+            if left is not None:
+                self._read(agent, left)
+                self._open(agent, left, STORE)
         return agent
+
+    def inherits(self, place: int) -> bool:
+        """Whether the agent comes from a run that this one goes on from."""
+        return self._folder.inherited(place).exists()
 
     def keep(self, place: int, agent: Agent, number: int) -> None:
         """Keep an agent between two stages of round ``number``."""
@@ -114,11 +130,14 @@ class Keeper:
         train, test = self._ids[place] if place < self._plan.learners else self._pooled(said.test_samples > 0)
         agent = Agent(said.name, said.group, said.role, train, test, self._architectures(place))
         agent.above = "" if said.parent is None else self._plan.agents[said.parent].name
+        if place < len(self._valid):
+            agent.valid_ids = self._valid[place]
         agent.memory = Memory(self._declared)
         for name, one in agent.architectures.items():
             shared = said.initial == "shared" or name == "companion"
             owner = one.name if shared else f"{said.name}/{one.name}"
-            agent.models[name] = build(one, torch_stream(self._plan.seed, "initial", name, owner))
+            stream = torch_stream(self._plan.seed, "initial", name, owner)
+            agent.models[name] = DATA_KINDS[self._plan.kind].function.build(one, stream, agent, self._world, shared)
         return agent
 
     def _pooled(self, tested: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -139,8 +158,8 @@ class Keeper:
             if kind == "working" and not working:
                 continue
             for key, item in agent.memory.items(kind).items():
-                label = packet.Label(agent.name, item.round, 0)
-                message = packet.encode(item.knowledge, plain.name, plain.parameters, label)
+                label = packet.Label(item.contributor or agent.name, item.round, 0)
+                message = packet.encode(item.knowledge, plain.name, plain.parameters, label, remembered=True)
                 packet.write(piece_beside(path, kind, key), message)
 
     def _read(self, agent: Agent, path: Path) -> None:
@@ -151,14 +170,15 @@ class Keeper:
         for name, tensors in grouped.items():
             if name in agent.models:
                 agent.models[name].load_state_dict(tensors)
-            else:
+            elif name not in OWN:  # else it is the model of an agent that has none in this run
                 agent.parked[name] = tensors
         for file in sorted(path.parent.glob(f"{path.stem}.*.arrow")):
             _, kind, key, *_ = file.name.split(".")
             if kind in (STORE, WAITING):
                 continue
             knowledge, head = packet.decode(file.read_bytes())
-            agent.memory.hold(kind, unquote(key), knowledge, int(head["round"]))  # type: ignore[arg-type]
+            maker = "" if head["sender"] == agent.name else head["sender"]
+            agent.memory.hold(kind, unquote(key), knowledge, int(head["round"]), maker)  # type: ignore[arg-type]
 
     def _open(self, agent: Agent, path: Path, word: str) -> None:
         for name in self._declared:

@@ -16,14 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .. import __version__
+from ..specs.document import Loaded
 from ..specs.printing import dump
+from ..specs.problems import Problem, SpecError
 from ..specs.schema import Recipe, Spec
+from ..specs.tree import locate
 from ..tasks.choice import Choice
 from .compile import agent_names, compile_spec
 from .folder import PARTS, RunFolder, replace_text, replacing
 from .holdings import Holdings, hold
 from .lock import NAME as LOCK
 from .lock import locked
+from .origin import Origin, OriginError, finished_run, inherit, origin_of, refuse_unfitting
 from .plan import Plan
 from .report.reading import NotARunError, read_json
 
@@ -37,6 +41,8 @@ class Ready:
     folder: RunFolder
     plan: Plan
     control: RunFolder | None = None
+    track: tuple[Choice, ...] = ()
+    """Who is told of the run."""
 
     @property
     def left(self) -> list[RunFolder]:
@@ -61,19 +67,45 @@ def launch(spec: Spec, runs: Path, at: Path | None = None) -> Ready:
 
     The folder is named after the spec and the digest of everything that can change a number, so the same spec
     finds its interrupted run again. ``at`` names another folder. What an interrupted launch left half written, or
-    somebody damaged since, is written again. Raises ``FileExistsError`` where the folder holds anything else.
+    somebody damaged since, is written again. Raises ``FileExistsError`` where the folder holds anything else, and
+    ``OriginError`` where the run that the spec goes on from does not fit.
     """
-    holdings = hold(spec, cache_folder(runs))
-    plan = compile_spec(spec, holdings)
+    holdings, origin = hold(spec, cache_folder(runs)), origin_of(spec, runs)
+    plan = _compiled(spec, holdings, origin)
     folder = RunFolder(at or runs / f"{spec.name}-{plan.digest[:8]}")
     control = None
     if spec.measure.control == "local" and plan.exchanges:
         alone = control_spec(spec)
-        alone_plan = compile_spec(alone, holdings)
+        alone_origin = None if origin is None else _control_of(origin)
+        alone_plan = _compiled(alone, holdings, alone_origin)
         control = RunFolder(runs / "controls" / f"local-{alone_plan.digest[:8]}")
-        _make(control, alone, holdings, alone_plan)
-    _make(folder, spec, holdings, plan, control=os.path.relpath(control.path, folder.path) if control else None)
-    return Ready(folder, plan, control)
+        _make(control, alone, holdings, alone_plan, alone_origin)
+    _make(folder, spec, holdings, plan, origin, os.path.relpath(control.path, folder.path) if control else None)
+    return Ready(folder, plan, control, tuple(spec.track))
+
+
+def launch_loaded(loaded: Loaded[Spec], runs: Path, at: Path | None = None) -> Ready:
+    """Do what ``launch`` does, and raise ``SpecError`` at the spec's line where it cannot go on from another run."""
+    try:
+        return launch(loaded.value, runs, at)
+    except OriginError as error:
+        mark = locate(loaded.node, ("continue",), key=True)
+        raise SpecError([Problem(mark, "continue", str(error))]) from None
+
+
+def _compiled(spec: Spec, holdings: Holdings, origin: Origin | None) -> Plan:
+    plan = compile_spec(spec, holdings, None if origin is None else origin.plan)
+    if origin is not None:
+        refuse_unfitting(origin, plan)
+    return plan
+
+
+def _control_of(origin: Origin) -> Origin:
+    """Return what the control goes on from: the control of the run before, else, where it had none, that run."""
+    said = origin.folder.info().get("control")
+    if said is None:
+        return origin
+    return finished_run(Path(os.path.normpath(origin.folder.path / said)))
 
 
 def control_spec(spec: Spec) -> Spec:
@@ -89,6 +121,10 @@ def control_spec(spec: Spec) -> Spec:
         "name": "local",
         "recipe": {"name": "local", "start": start, "round": plain},
         "pattern": "distributed",
+        "continue": "anew",
+        "schedule": None,
+        "deploy": {},
+        "track": [],
         "measure": data["measure"] | {"control": "none", "predict": "classifier"},
         "participation": {},
     }
@@ -104,14 +140,21 @@ def trained_alone(recipe: Recipe) -> list[Choice]:
 
 
 def _alone(step: Choice) -> dict[str, Any]:
-    said: dict[str, Any] = step.parameters.model_dump(mode="json", by_alias=True)
     if step.name == "absorb":
+        said: dict[str, Any] = step.parameters.model_dump(mode="json", by_alias=True)
         return {key: said[key] for key in ("epochs", "batch", "optimizer", "when")}
-    guarded = said["private"] if said["private"] is not None and said["private"]["of"] == "model" else None
-    return said | {"losses": [], "ce_weight": 1.0, "private": guarded}
+    alone: dict[str, Any] = step.parameters.alone()
+    return alone
 
 
-def _make(folder: RunFolder, spec: Spec, holdings: Holdings, plan: Plan, control: str | None = None) -> None:
+def _make(
+    folder: RunFolder,
+    spec: Spec,
+    holdings: Holdings,
+    plan: Plan,
+    origin: Origin | None,
+    control: str | None = None,
+) -> None:
     """Make sure that ``folder`` is the run of ``plan``, whole, and nobody else's."""
     known = _digest_in(folder)
     if known is not None and known != plan.digest:
@@ -122,7 +165,7 @@ def _make(folder: RunFolder, spec: Spec, holdings: Holdings, plan: Plan, control
     facts = {"prepared": str(holdings.folder.resolve()), "control": control}
     if not _whole(folder, plan, facts):
         with locked(folder.path, wait=True):
-            _write(folder, spec, holdings, plan, facts)
+            _write(folder, spec, holdings, plan, facts, origin)
 
 
 def _digest_in(folder: RunFolder) -> str | None:
@@ -167,11 +210,18 @@ def _whole(folder: RunFolder, plan: Plan, facts: dict[str, Any]) -> bool:
         return False
 
 
-def _write(folder: RunFolder, spec: Spec, holdings: Holdings, plan: Plan, facts: dict[str, Any]) -> None:
+def _write(
+    folder: RunFolder, spec: Spec, holdings: Holdings, plan: Plan, facts: dict[str, Any], origin: Origin | None
+) -> None:
     """Write what a run begins with, ``run.json`` last: with it the folder is a run."""
     before = {"status": "ready", "created": time.strftime("%Y-%m-%dT%H:%M:%S%z")} | _read(folder.run)
     folder.make()
-    replace_text(folder.spec, dump(spec.model_dump(mode="json", by_alias=True)))
+    begun = folder.committed() >= 0
+    if origin is not None and not (begun and "continues" in before):
+        before["continues"] = inherit(origin, folder, plan)
+    resolved = spec.model_dump(mode="json", by_alias=True)
+    resolved["continue"] = "anew" if origin is None else origin.pinned()
+    replace_text(folder.spec, dump(resolved))
     plan.write(folder.plan)
     table = holdings.ids()
     with replacing(folder.ids) as path, pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as file:
@@ -182,6 +232,7 @@ def _write(folder: RunFolder, spec: Spec, holdings: Holdings, plan: Plan, facts:
         "digest": plan.digest,
         "cite": spec.recipe.cite,
         "seed": spec.seed,
+        "before": plan.before,
         "data_digest": holdings.digest,
         "partition_digest": holdings.partition.digest(),
         "versions": {"codistill": __version__, "python": platform.python_version()} | {n: version(n) for n in VERSIONS},

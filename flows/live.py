@@ -60,9 +60,9 @@ class PlainProgress(Closing):
         self._state.end_round(round, accuracy, worst, bytes_so_far, seconds)
         parts = [f"round {round:>{len(str(self._state.rounds))}}/{self._state.rounds}"]
         if accuracy is not None:
-            parts.append(f"accuracy {value_text(accuracy)}")
+            parts.append(f"{self.metric} {value_text(accuracy, self.metric)}")
         if worst is not None:
-            parts.append(f"worst {value_text(worst)}")
+            parts.append(f"worst {value_text(worst, self.metric)}")
         parts += [bytes_text(bytes_so_far), seconds_text(seconds)]
         left = self._state.left()
         if left is not None and round < self._state.rounds:
@@ -184,9 +184,10 @@ class LiveProgress(Closing):
         measured: list[Any] = []
         if state.accuracies:
             mark = " " + sparkline(state.accuracies, min(24, max(width - 56, 0)), ascii_only)
-            measured += ["accuracy ", (value_text(state.accuracies[-1]), "bold"), (mark.rstrip(), "cyan"), "  "]
+            last = value_text(state.accuracies[-1], self.metric)
+            measured += [f"{self.metric} ", (last, "bold"), (mark.rstrip(), "cyan"), "  "]
         if state.worst is not None:
-            measured.append(f"worst {value_text(state.worst)}  ")
+            measured.append(f"worst {value_text(state.worst, self.metric)}  ")
         measured.append(f"{bytes_text(state.bytes)} on the wire")
         lines.append(Text.assemble(*measured))
         if state.stage and not over:

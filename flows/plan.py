@@ -133,6 +133,18 @@ class Plan:
     metrics: tuple[str, ...]
     predict: str
     notes: tuple[str, ...] = field(default=())
+    kind: str = "samples"
+    before: int = 0
+    """Rounds done by the runs that this one goes on from."""
+
+    @property
+    def headline(self) -> str:
+        """The metric that a run is told by while it goes on: accuracy, or what is named first."""
+        return "accuracy" if "accuracy" in self.metrics else self.metrics[0]
+
+    def counted(self, number: int) -> int:
+        """Return which round it is counted from the start of the first run that this one goes on from."""
+        return self.before + number
 
     def round(self, number: int) -> RoundPlan:
         """Return the plan of round ``number``, from 1."""

@@ -32,6 +32,20 @@ class StageError(RuntimeError):
     """A stage raised an error in a worker; doing it again would raise it again."""
 
 
+class StorageError(StageError):
+    """What a stage made could not be written; when there is room the round can be done again."""
+
+
+def rows_of(reply: dict[str, Any]) -> dict[str, Any]:
+    """Return a reply that has rows; raise ``StageError`` for one that says what went wrong (:func:`.worker.failed`)."""
+    if "storage" in reply:
+        raise StorageError(reply["storage"])
+    if "error" in reply:
+        sys.stderr.write(reply["trace"])
+        raise StageError(reply["error"])
+    return reply
+
+
 class Pool(Protocol):
     """Somebody who does stages. ``lane`` says which of its workers; one lane does one thing at a time."""
 
@@ -99,11 +113,7 @@ class Processes:
                 line = ""
             if not line:
                 raise WorkerDiedError(f"worker {lane} (process {process.pid}) ended with status {process.wait()}")
-            reply: dict[str, Any] = json.loads(line)
-            if "error" in reply:
-                sys.stderr.write(reply["trace"])
-                raise StageError(reply["error"])
-            return reply
+            return rows_of(json.loads(line))
 
     def restart(self) -> None:
         """Replace all workers: what they held in memory of an unfinished round is void."""

@@ -13,6 +13,8 @@ from pydantic import TypeAdapter
 from ..specs.schema import Recipe
 from ..tasks.aggregate import Aggregate
 from ..tasks.architecture import Architecture
+from ..tasks.choice import Choice
+from ..tasks.extract import Extract
 from ..tasks.keys import KeyChoice
 from ..tasks.knowledge import FORMS
 from ..tasks.models import architecture
@@ -39,6 +41,10 @@ def exchange_bytes(
     ``answer``: the ``retrieve`` of the top whose result is sent back in the place of what was merged, or None.
     """
     up, down = (EncodingChoice.model_validate(said) for said in (exchange.up, exchange.down))
+    foretell = getattr(TypeAdapter(Extract).validate_python(exchange.extract), "foretell", None)
+    if foretell is not None:
+        models = [_sent_model(exchange, learner, recipe, holdings, known) for learner in learners]
+        return _foretold(exchange, foretell(holdings, models), up, down, topology)
     counts = [np.unique(holdings.y_train[ids]).size for ids in holdings.partition.train]
     everything = np.unique(np.concatenate([holdings.y_train[ids] for ids in holdings.partition.train])).size
     classes, foretold = len(holdings.labels), exact(up) and exact(down)
@@ -80,6 +86,20 @@ def exchange_bytes(
     foretold &= not filtered and (answer is None or answer.by.name == "nearest")
     more = tuple(told) if any(told) else ()
     return replace(exchange, up_bytes=tuple(sent), down_bytes=tuple(returned), told_bytes=more, exact=foretold)
+
+
+def _foretold(
+    exchange: ExchangePlan, rows: Sequence[tuple[int, int, int]], up: Choice, down: Choice, topology: Topology
+) -> ExchangePlan:
+    """Return ``exchange`` with the bytes of rows whose number and width the extract itself tells."""
+    weighted, apart = exchange.rule["weight"] == "samples", exchange.rule["by"] == "side_by_side"
+    if apart:  # nothing is merged: what all told comes back
+        every_row = sum(own for own, _, _ in rows)
+        rows = [(own, every_row, width) for own, _, width in rows]
+    sent = tuple(rows_bytes(up, own, width, weighted) for own, _, width in rows)
+    back = tuple(rows_bytes(down, every, width, True) if topology.aggregators else 0 for _, every, width in rows)
+    filtered = bool(exchange.rule["filters"] or exchange.rule["select"] or exchange.extract.get("changed") or apart)
+    return replace(exchange, up_bytes=sent, down_bytes=back, exact=exact(up) and exact(down) and not filtered)
 
 
 def _brought(
@@ -175,11 +195,7 @@ def work(recipe: Recipe, agent: AgentPlan, model: Architecture, companion: Archi
     for step in recipe.round:
         said = step.parameters
         if step.name == "train":
-            samples = agent.samples if said.on == "private" else public
-            terms = {term.name for term in said.losses}
-            both = any(getattr(term.parameters, "needs_companion", False) for term in said.losses)
-            trained = named["model"] + (named["companion"] if both else 0)
-            total += 2.0 * samples * (3 * said.epochs * trained + ("not_true" in terms) * named["model"])
+            total += said.work(agent.samples, public, named["model"], named["companion"])
         elif step.name == "extract" and getattr(said, "source", "") in ("public", "private"):
             total += 2.0 * (public if said.source == "public" else agent.samples) * named[said.of]
         elif step.name == "absorb" and said.by == "distil":

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from ..tasks import accounting, packet
 from ..tasks.knowledge import Rows
 from .folder import RunFolder, piece_beside, replacing
+from .inherit import left_by
 from .plan import Plan
-from .versions import Versions
 
 PRIVACY = pa.schema(
     [
@@ -31,17 +31,15 @@ def write_privacy(folder: RunFolder, plan: Plan) -> None:
     Epsilon is null where it is infinite or the package that computes it is not installed. No table where no agent took
     any.
     """
-    versions, rows = Versions(plan), []
-    for place, agent in enumerate(plan.agents[: plan.learners]):
-        last = versions.before(plan.rounds + 1, place)
-        if last is None:
+    left, rows = left_by(folder, plan), []
+    for agent in plan.agents[: plan.learners]:
+        if agent.name not in left:
             continue
-        path = piece_beside(folder.state(last, place), "procedural", accounting.KEY)
+        path = piece_beside(left[agent.name], "procedural", accounting.KEY)
         held = packet.read(path) if path.exists() else None
         if not isinstance(held, Rows):
             continue
-        spent = accounting.spent_of(held)
-        delta = float(held.values[:, 2].double().min())
+        spent, delta = accounting.account_of(held)
         cost = _epsilon(tuple(spent), delta)
         rows += [[agent.name, one.steps, one.noise, one.rate, delta, cost] for one in spent]
     if rows:

@@ -14,6 +14,9 @@ RECENT_ROUNDS = 7
 class Progress(Protocol):
     """What the engine tells whoever is watching."""
 
+    metric: str
+    """What is measured: the name of the numbers that rounds are told with."""
+
     def started(self, title: str, rounds: int, first_round: int) -> None:
         """Say that a run of so many rounds begins, or goes on, with `first_round`."""
 
@@ -37,6 +40,8 @@ class Progress(Protocol):
 
 class Closing:
     """Closes what it is when a `with` block is left, however it is left."""
+
+    metric = "accuracy"
 
     def close(self) -> None:
         """Leave the terminal as it was found."""

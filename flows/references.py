@@ -27,7 +27,7 @@ def kept(agent: Agent, exchange: int) -> tuple[Knowledge, int] | None:
 
 def keep(agent: Agent, exchange: int, delivered: Knowledge, number: int) -> None:
     """Remember what was delivered to an agent in round ``number``."""
-    agent.memory.hold("procedural", f"reference {exchange}", delivered, number)
+    agent.memory.hold("procedural", f"reference {exchange}", delivered, number, agent.above)
 
 
 def delivered(agent: Agent, exchange: int) -> tuple[Knowledge, int] | None:

@@ -46,11 +46,13 @@ def schedule(
     participation: Participation,
     graph: Choice | None,
     central: bool,
+    before: int = 0,
 ) -> tuple[RoundPlan, ...]:
     """Return the plan of every round. ``central``: an aggregator can bring a returning agent up to date.
 
     ``traffic``: what each learner sends and gets in a round. Presence and choice come from streams by round and agent:
-    adding an agent changes nobody else's presence.
+    adding an agent changes nobody else's presence. ``before``: rounds done by the runs that this one goes on from, from
+    which ``joins``, ``leaves`` and the streams are counted.
     """
     made: list[RoundPlan] = []
     everybody = tuple(range(len(learners)))
@@ -59,11 +61,12 @@ def schedule(
     late_before: tuple[int, ...] = ()
     clock = 0.0
     for number in range(1, rounds + 1):
-        there = [i for i in everybody if _there(seed, learners[i], number)]
-        chosen = _choose(seed, there, learners, participation, number)
+        counted = before + number
+        there = [i for i in everybody if _there(seed, learners[i], counted)]
+        chosen = _choose(seed, there, learners, participation, counted)
         returning = tuple(i for i in chosen if central and fresh is not None and i not in fresh)
-        edges = _edges(seed, learners, graph, number)
-        passed = _passed(chosen, traffic(number), returning, links if edges is None else edges)
+        edges = _edges(seed, learners, graph, counted)
+        passed = _passed(chosen, traffic(counted), returning, links if edges is None else edges)
         seconds = [_seconds(learners[i], passed[i]) for i in chosen]
         deadline = participation.deadline
         late = tuple(i for i, s in zip(chosen, seconds, strict=True) if deadline is not None and s > deadline)

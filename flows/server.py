@@ -31,6 +31,13 @@ SETTINGS = {
 }
 """Defaults; what the environment says already wins."""
 
+FOR_RUNS = {
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+    "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+}
+"""What the processes of deployed runs are given; a heartbeat tells a run that works from one whose process died."""
+
 STARTUP_SECONDS = 120
 """How long the server may take; the very first start also makes its database."""
 

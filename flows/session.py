@@ -11,8 +11,11 @@ from typing import Any
 from .folder import RunFolder
 from .plan import Plan, StagePlan
 from .pool import Pool
+from .trackers.tell import Telling
 from .versions import Versions
 
+TOLD = ("metrics", "ledger", "memory", "stores", "events", "embeddings")
+"""The tables that stages have rows for."""
 START = -1
 """The stage before the first round."""
 
@@ -34,6 +37,7 @@ class Session:
         self._replies: dict[tuple[int, int], dict[str, Any]] = {}
         self._began = self._committed = time.perf_counter()
         self._before: dict[str, dict[int, list[list[Any]]]] = {}
+        self.telling: Telling | None = None
 
     @property
     def bytes_sent(self) -> int:
@@ -92,7 +96,7 @@ class Session:
 
     def commit(self, number: int) -> dict[str, Any]:
         """Make the round part of the run and return its accuracy, worst accuracy and bytes."""
-        rows: dict[str, list[list[Any]]] = {name: [] for name in ("metrics", "ledger", "memory", "stores", "events")}
+        rows: dict[str, list[list[Any]]] = {name: [] for name in TOLD}
         for name, gathered in rows.items():
             by_stage: dict[int, list[list[Any]]] = {}
             for (stage, _), reply in sorted(self._replies.items()):
@@ -159,13 +163,23 @@ def _rows_before(folder: RunFolder, table: str, number: int) -> dict[int, list[l
 
 
 def figures(plan: Plan, rows: dict[str, list[list[Any]]]) -> dict[str, Any]:
-    """Return the round's accuracy over all learners' test samples, the worst learner's, and the bytes sent."""
-    found = [(row[2], row[3]) for row in rows["metrics"] if row[1] == "accuracy" and row[0] < plan.learners]
-    total = sum(weight for _, weight in found)
+    """Return the round's first metric over all learners' test data, the worst learner's, the bytes sent, all values.
+
+    Accuracy is first where it is measured; its name stands for whatever is.
+    """
+    means, worst = {}, {}
+    for metric in plan.metrics:
+        found = [(row[2], row[3]) for row in rows["metrics"] if row[1] == metric and row[0] < plan.learners]
+        if total := sum(weight for _, weight in found):
+            means[metric] = sum(value * weight for value, weight in found) / total
+            worst[metric] = min(value for value, _ in found)
+    sent = sum(row[6] for row in rows["ledger"])
+    values = means | {f"{metric}_lowest": value for metric, value in worst.items()} | {"bytes": float(sent)}
     return {
-        "accuracy": sum(value * weight for value, weight in found) / total if total else None,
-        "worst": min((value for value, _ in found), default=None),
-        "bytes": sum(row[6] for row in rows["ledger"]),
+        "accuracy": means.get(plan.headline),
+        "worst": worst.get(plan.headline),
+        "bytes": sent,
+        "values": values,
     }
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .folder import RunFolder, replacing
 from .plan import Plan
 from .rounds import Cost, cost
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import torch
 
 METRICS = pa.schema(
     [
@@ -97,6 +103,14 @@ EVENTS = pa.schema(
         ("sentence", pa.string()),
     ]
 )
+EMBEDDINGS = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("agent", pa.string()),
+        ("entity", pa.string()),
+        ("values", pa.list_(pa.float32())),
+    ]
+)
 
 SCHEMAS = {
     "metrics": METRICS,
@@ -106,7 +120,20 @@ SCHEMAS = {
     "events": EVENTS,
     "clock": CLOCK,
     "timings": TIMINGS,
+    "embeddings": EMBEDDINGS,
 }
+WHERE_ANY = frozenset({"embeddings"})
+"""Tables that are left out where they have no row."""
+
+
+def as_text(values: torch.Tensor) -> str:
+    """Return float32 numbers as text, to the bit; see :func:`from_text`."""
+    return base64.b64encode(values.cpu().numpy().astype("<f4").tobytes()).decode()
+
+
+def from_text(text: str) -> npt.NDArray[np.float32]:
+    """Return the numbers, float32 [n], that :func:`as_text` wrote."""
+    return np.frombuffer(base64.b64decode(text), "<f4")
 
 
 def write_tables(folder: RunFolder, plan: Plan) -> float:
@@ -127,12 +154,16 @@ def write_tables(folder: RunFolder, plan: Plan) -> float:
         writers["memory"].add([number, agents[p].name, agents[p].role, *rest] for p, *rest in rows["memory"])
         writers["stores"].add([number, agents[p].name, agents[p].role, *rest] for p, *rest in rows.get("stores", []))
         writers["events"].add([number, agents[p].name, *rest] for p, *rest in rows.get("events", []))
+        writers["embeddings"].add(
+            [number, agents[p].name, entity, from_text(values)] for p, entity, values in rows.get("embeddings", [])
+        )
         if number > 0:
             writers["clock"].add(clock_rows(plan, number, rows["ledger"]))
         writers["timings"].add([number, *row] for row in rows["timings"])
         seconds += rows["seconds"]
-    for writer in writers.values():
-        writer.close()
+    for name, writer in writers.items():
+        if writer.rows or name not in WHERE_ANY:
+            writer.close()
     return seconds
 
 
@@ -161,10 +192,12 @@ class _Writer:
         self._path = folder.table(name)
         self._schema = schema
         self._batches: list[pa.RecordBatch] = []
+        self.rows = 0
 
     def add(self, rows: Iterator[list[Any]]) -> None:
         columns = list(zip(*rows, strict=True)) or [()] * len(self._schema)
         arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
+        self.rows += len(columns[0])
         self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .faults import storage_fault
 from .folder import RunFolder
 
 
@@ -41,9 +42,18 @@ def answer(worker: Any, request: dict[str, Any]) -> dict[str, Any]:
         "memory": rows.memory,
         "stores": rows.stores,
         "events": rows.events,
+        "embeddings": rows.embeddings,
         "seconds": time.perf_counter() - started,
         "cpu_seconds": time.process_time() - cpu,
     }
+
+
+def failed(error: Exception) -> dict[str, str]:
+    """Return the reply of a stage that raised ``error``."""
+    fault = storage_fault(error)
+    if fault is not None:
+        return {"storage": fault}
+    return {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
 
 
 def _requests() -> Iterator[str]:
@@ -77,7 +87,7 @@ def main() -> None:
             answers.write(json.dumps(answer(worker, request)) + "\n")
             answers.flush()
     except Exception as error:  # noqa: BLE001  # the parent says it in its own words; the trace goes with it
-        answers.write(json.dumps({"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}) + "\n")
+        answers.write(json.dumps(failed(error)) + "\n")
         answers.flush()
         os._exit(1)  # the thread that listens holds standard input, so an orderly end would wait for it
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import torch
 
 from ..tasks.agent import World
 from ..tasks.architecture import Architecture
 from ..tasks.data.prepared import open_prepared
+from ..tasks.kinds import DATA_KINDS
 from ..tasks.models import architecture
 from ..tasks.patterns import ModelChoice
 from .folder import RunFolder
@@ -27,6 +26,8 @@ class Holding:
     plan: Plan
     world: World
     ids: list[tuple[torch.Tensor, torch.Tensor]]
+    valid: list[torch.Tensor]
+    """Ids of each learner's validation data; nothing where the data have no such part."""
 
 
 def open_holding(folder: RunFolder) -> Holding:
@@ -36,27 +37,26 @@ def open_holding(folder: RunFolder) -> Holding:
     with pa.memory_map(str(folder.ids)) as source:
         columns = pa.ipc.open_file(source).read_all().to_pydict()
     pairs = [(_ids(a), _ids(b)) for a, b in zip(columns["train"], columns["test"], strict=True)]
-    world = World(
-        x_train=_tensor(data.x_train),
-        y_train=_tensor(data.y_train),
-        x_test=_tensor(data.x_test),
-        y_test=_tensor(data.y_test),
+    valid = [_ids(ids) for ids in columns.get("valid", [])[:-1]]
+    names = (agent.name for agent in plan.agents[: plan.learners])
+    nothing = _ids([])
+    holders = {
+        name: (train, valid[place] if valid else nothing, test)
+        for place, (name, (train, test)) in enumerate(zip(names, pairs[:-1], strict=True))
+    }
+    world = DATA_KINDS[plan.kind].function.world(
+        data,
+        holders,
         classes=plan.classes,
         public=pairs[-1][0],
         public_labelled=plan.public_labelled,
         architectures=_architectures(plan),
     )
-    return Holding(folder, plan, world, pairs[:-1])
+    return Holding(folder, plan, world, pairs[:-1], valid)
 
 
 def _ids(values: list[int]) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.int64)
-
-
-def _tensor(values: np.ndarray) -> torch.Tensor:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the array is read-only, and nothing here writes to it
-        return torch.from_numpy(values)
 
 
 def _architectures(plan: Plan) -> dict[str, Architecture]:

@@ -11,9 +11,15 @@ from .schema import Recipe, Spec
 def json_schema() -> dict[str, Any]:
     """Return the schema: what a checked spec is, and besides it the short ways to write a recipe."""
     made = Spec.model_json_schema(by_alias=True, mode="validation")
-    definitions = made["$defs"]
-    full = definitions[Recipe.__name__]
-    steps = {"type": "array", "items": {"$ref": "#/$defs/Step"}, "minItems": 1, "description": full["description"]}
+    made["properties"]["recipe"] = ways_to_say_a_recipe(
+        {"$ref": f"#/$defs/{Recipe.__name__}"}, {"$ref": "#/$defs/Step"}
+    )
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
+
+
+def ways_to_say_a_recipe(full: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of ``recipe`` as people write it; ``full`` and ``step`` refer to a whole one and to a step."""
+    steps = {"type": "array", "items": step, "minItems": 1, "description": Recipe.__doc__}
     named = {"anyOf": [{"enum": recipe_names()}, {"type": "string", "pattern": r"\.ya?ml$"}]}
     used = {
         "type": "object",
@@ -27,8 +33,7 @@ def json_schema() -> dict[str, Any]:
         "required": ["use"],
         "additionalProperties": False,
     }
-    made["properties"]["recipe"] = {
+    return {
         "description": "a recipe's name, a recipe with changes, or the steps of a round",
-        "anyOf": [named, used, steps, {"$ref": f"#/$defs/{Recipe.__name__}"}],
+        "anyOf": [named, used, steps, full],
     }
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}

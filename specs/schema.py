@@ -13,22 +13,26 @@ from pydantic import Field, create_model, field_validator, model_validator
 from ..tasks.choice import Choice, choice, tagged
 from ..tasks.data.partition import PARTITIONERS
 from ..tasks.data.registry import DATASETS
-from ..tasks.measure import METRICS
+from ..tasks.kinds import DATA_KINDS
 from ..tasks.operations import OPERATIONS
 from ..tasks.parameters import Name, Parameters
 from ..tasks.patterns import ModelChoice, PatternChoice
 from ..tasks.stores import Declaration
+from ..tasks.trackers import TrackerChoice
+from .engine import Engine
+from .operating import Continue, Deploy, Schedule
 
 if TYPE_CHECKING:
     MetricName = str
 else:
-    MetricName = Literal[tuple(METRICS.names())]
+    MetricName = Literal[tuple(name for kind in DATA_KINDS for name in kind.function.metrics.names())]
 
 if TYPE_CHECKING:
     DatasetChoice = Choice
 else:
     DatasetChoice = choice("Dataset", DATASETS, "Where samples come from.")
-PartitionChoice: Any = tagged("Partition", PARTITIONERS, "by")
+_WAYS = [*PARTITIONERS, *(way for kind in DATA_KINDS for way in kind.function.partitioners)]
+PartitionChoice: Any = tagged("Partition", _WAYS, "by")
 
 
 MemoryName = Annotated[
@@ -74,6 +78,15 @@ class Recipe(Parameters):
         if any(step.name in ("share", "aggregate") for step in steps):
             raise ValueError("nothing is exchanged before the first round: no share and no aggregate here")
         return steps
+
+
+SETTINGS = {"fl": "samples", "fkge": "triples"}
+"""Families of tasks, and the kind of data that each is about."""
+
+if TYPE_CHECKING:
+    Setting = str
+else:
+    Setting = Literal[tuple(SETTINGS)]
 
 
 class Take(Parameters):
@@ -149,18 +162,12 @@ class Measure(Parameters):
     )
 
 
-class Engine(Parameters):
-    """What a run is run on. Nothing here changes a number."""
-
-    workers: Annotated[int, Field(ge=1, le=256)] | None = Field(None, description="processes; nothing said: one a core")
-
-
 class Spec(Parameters):
     """Who learns, what each one remembers, what passes between them and when."""
 
     name: Name
     cite: str = Field("", description="where the experiment comes from")
-    setting: Literal["fl"] = Field("fl", description="the family of tasks")
+    setting: Setting = Field("fl", description="the family of tasks")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     rounds: Annotated[int, Field(ge=1, le=1_000_000)]
     data: Data
@@ -170,6 +177,15 @@ class Spec(Parameters):
     recipe: Recipe
     measure: Measure = Field(default_factory=Measure)
     engine: Engine = Field(default_factory=Engine)
+    continue_: Continue = Field(
+        "anew",
+        alias="continue",
+        description="start anew; from the models and memories of the latest finished run of this name (the first "
+        "starts anew); or from those of a run's folder",
+    )
+    track: list[TrackerChoice] = Field(default_factory=list, description="who else is told of rounds and the report")
+    schedule: Schedule | None = Field(None, description="when it runs by itself, once deployed")
+    deploy: Deploy = Field(default_factory=Deploy)
 
     @model_validator(mode="after")
     def _names(self) -> Spec:

@@ -41,9 +41,9 @@ def _extract(recipe: Recipe, exchange: Exchange, path: Path) -> Iterator[Finding
         yield Finding((*path, "keys"), message, "write `keys: {principal: {width: 32}}`")
     if not said.labels:
         yield Finding(path, "bridge samples travel with their labels", "write `labels: true`")
-    if said.keys_when is not None and (said.keys_when == "first" or not said.keys_when.holds(1)):
+    if said.keys_when not in (None, "first") and not said.keys_when.holds(1):
         message = "codes of bridge samples are told from the first round on"
-        yield Finding((*path, "keys_when"), message, "write `keys_when: {until: 1}`")
+        yield Finding((*path, "keys_when"), message, "write `keys_when: first`")
     if said.of != "model" or said.scale != "logits":
         key = "of" if said.of != "model" else "scale"
         message = "what is said of bridge samples are logits of the agent's own model"

@@ -23,6 +23,8 @@ from .pattern import of_pattern
 from .places import Finding, problem
 from .private import of_private
 from .recipe import moments, of_recipe
+from .scales import of_scales
+from .setting import of_setting
 from .shapes import of_shapes
 
 __all__ = ["carries", "check", "check_with", "notes", "problems_of_holding"]
@@ -31,7 +33,9 @@ __all__ = ["carries", "check", "check_with", "notes", "problems_of_holding"]
 def check(loaded: Loaded[Spec]) -> list[Problem]:
     """Return what can be found without reading the data."""
     spec = loaded.value
-    return _told(loaded, [*_data(spec), *_method(spec), *_schedule(spec), *_measure(spec)])
+    strange = list(of_setting(spec))
+    method = [] if strange else _method(spec)  # what is about other data fits nothing
+    return _told(loaded, [*_data(spec), *strange, *method, *_schedule(spec), *_measure(spec)])
 
 
 def check_with(loaded: Loaded[Spec], holdings: Holdings) -> list[Problem]:
@@ -81,6 +85,7 @@ def _method(spec: Spec) -> Iterator[Finding]:
     yield from of_recipe(spec.recipe)
     yield from of_private(spec.recipe)
     yield from of_memories(spec.recipe)
+    yield from of_scales(spec.recipe)
     yield from of_exchanges(spec.recipe)
     yield from of_public(spec)
     yield from of_architectures(spec)
@@ -99,6 +104,10 @@ def _schedule(spec: Spec) -> Iterator[Finding]:
     if minimum > agents:
         message = f"at least {minimum} agents a round, and there are {agents}"
         yield Finding(("participation", "minimum"), message, f"write at most {agents}")
+    masked = any(getattr(step.parameters, "masked", False) for step in spec.recipe.round)
+    if masked and spec.participation.late == "next":
+        message = "masks are another each round, so what comes a round late cannot be read"
+        yield Finding(("participation", "late"), message, "write `late: drop`")
     for index, group in enumerate(spec.agents):
         if group.leaves is not None and group.leaves < group.joins:
             message = f"{group.name} leaves after round {group.leaves} and joins in round {group.joins} only"

@@ -12,8 +12,8 @@ from ...tasks.choice import Choice
 from .places import Finding, in_round
 from .recipe import Exchange, exchanges, received
 
-NEEDED = {"labels": "labels", "keys": "features"}
-NEEDED_AS = {"labels": "true", "keys": "features"}
+NEEDED = {"labels": "labels", "keys": "features", "masked": "masked rows"}
+NEEDED_AS = {"labels": "true", "keys": "features", "masked": "true"}
 """What a rule may need of an extract besides its values, and how to write it."""
 FOR_MODELS = ("float32", "float16", "svd")
 FOR_ROWS = ("float32", "float16", "int8", "bits", "top-k")
@@ -56,7 +56,8 @@ def _rule(exchange: Exchange, extract: int) -> Iterator[Finding]:
     else:
         for key in rule.needs:
             if not getattr(made, key, None):
-                message = f"the rule {rule.by} learns from {NEEDED[key]}, and no {NEEDED[key]} are told"
+                verb = "takes" if key == "masked" else "learns from"
+                message = f"the rule {rule.by} {verb} {NEEDED[key]}, and no {NEEDED[key]} are told"
                 yield Finding(source, message, f"write `{key}: {NEEDED_AS[key]}` in the extract", (by,))
     if not rule.side_by_side and getattr(made, "source", "") == "private" and form == "logits":
         message = f"no two agents score the same private sample, so {rule.by} merges nothing"
@@ -66,6 +67,12 @@ def _rule(exchange: Exchange, extract: int) -> Iterator[Finding]:
         message = f"an agent's own share can be taken out of a mean, not out of what {rule.by} makes"
         path = in_round(exchange.index, "aggregate", "exclude_self")
         yield Finding(path, message, "write `by: mean`, or leave exclude_self out", (by,))
+    if getattr(made, "masked", False) and "masked" not in rule.needs:
+        message = f"{rule.by} cannot read masked rows"
+        yield Finding(by, message, "aggregate `by: secure_mean`, or leave `masked` out", ((*source, "masked"),))
+    elif getattr(made, "masked", False) and (rule.filters or rule.valence):
+        path = in_round(exchange.index, "aggregate", "filters" if rule.filters else "valence")
+        yield Finding(path, "nobody sees what masked rows hold", "leave it out, or leave `masked` out")
     if rule.by == "train_on_features":
         yield from _features(exchange, by, source)
 
@@ -100,7 +107,9 @@ def _encodings(exchange: Exchange) -> Iterator[Finding]:
     for way in ("up", "down"):
         name = getattr(exchange.encodings, way).name
         path = in_round(exchange.share, "share", way)
-        if is_model and name not in FOR_MODELS:
+        if way == "up" and getattr(exchange.made, "masked", False) and name != "float32":
+            yield Finding(path, f"masked rows are whole numbers, which {name} would change", "write `up: float32`")
+        elif is_model and name not in FOR_MODELS:
             message = f"parameters are not sent as {name}; expected one of {', '.join(FOR_MODELS)}"
             yield Finding(path, message)
         elif not is_model and name == "svd":
@@ -116,7 +125,15 @@ def _encodings(exchange: Exchange) -> Iterator[Finding]:
 
 def _absorb(index: int, said: Any, exchange: Exchange, extract: int) -> Iterator[Finding]:
     by, form = in_round(index, "absorb", "by"), exchange.form
-    if said.by == "replace" and form != "parameters":
+    takes = getattr(said, "takes", None)
+    if takes is not None and form not in takes:
+        message = f"{said.by} takes {' or '.join(takes)}, and {form} were received"
+        yield Finding(by, message, f"extract {takes[0]}", (in_round(extract, "extract", "knowledge"),))
+    elif takes is not None and said.of != exchange.made.of:
+        message = f"rows of the {exchange.made.of} are not for the {said.of}"
+        path, source = in_round(index, "absorb", "of"), in_round(extract, "extract", "of")
+        yield Finding(path, message, f"write `of: {exchange.made.of}`", (source,))
+    elif said.by == "replace" and form != "parameters":
         hint = "absorb by distil" if form == "logits" else f"`store` them, and train with the term `{form}`"
         yield Finding(by, f"replace takes parameters, and {form} were received", hint)
     elif said.by == "replace" and said.of != exchange.made.of:

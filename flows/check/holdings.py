@@ -7,6 +7,7 @@ from pathlib import Path
 from ...specs.document import Loaded
 from ...specs.problems import Problem, SpecError
 from ...specs.schema import Spec
+from ...specs.tree import locate
 from ..holdings import Holdings, hold
 from ..launch import cache_folder
 from .check import check, check_with, problems_of_holding
@@ -15,6 +16,11 @@ from .check import check, check_with, problems_of_holding
 def refuse_wrong(variants: list[Loaded[Spec]]) -> None:
     """Raise ``SpecError`` with all that can be told to be wrong without reading the data; write nothing."""
     problems = [problem for variant in variants for problem in check(variant)]
+    going_on = [variant for variant in variants if variant.value.continue_ == "latest"]
+    if len(variants) > 1 and going_on:
+        mark = locate(going_on[0].node, ("continue",), key=True)
+        message = f"which of the sweep's {len(variants)} runs of one name is the latest cannot be told apart"
+        problems.append(Problem(mark, "continue", message, "deploy or run one of them, or say `continue: anew`"))
     if problems:
         raise SpecError(problems)
 

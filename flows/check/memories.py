@@ -10,6 +10,7 @@ from ...specs.problems import Path, suggestion
 from ...specs.schema import Recipe
 from ...tasks.knowledge import FORMS
 from ...tasks.remember import PIECES
+from .kinds import of_kinds, of_use
 from .places import Finding, in_round
 from .recipe import exchanges, received, roles
 
@@ -82,11 +83,12 @@ def by_class(form: str) -> str:
 
 def of_memories(recipe: Recipe) -> Iterator[Finding]:
     """Find memories that do not exist, hold something else, or cannot be asked in the way in which they are."""
+    yield from of_kinds(recipe)
     for index, step in enumerate(recipe.round):
         said = step.parameters
-        unknown = list(_unknown(recipe, index, step.name, said))
-        yield from unknown
-        if unknown:
+        unfit = [*_unknown(recipe, index, step.name, said), *of_use(recipe, index, step.name, said)]
+        yield from unfit
+        if unfit:
             continue
         if step.name == "store" and said.memory in recipe.memories:
             yield from _store(recipe, index, said)
@@ -98,6 +100,8 @@ def of_memories(recipe: Recipe) -> Iterator[Finding]:
             yield from _undeclared(recipe, index, "decay", "memory", said.memory)
         if step.name in ("forget", "decay", "consolidate"):
             yield from _empty(recipe, index, step.name, said)
+        if step.name in ("retrieve", "decay", "consolidate"):
+            yield from _emptied(recipe, index, step.name, said)
 
 
 def _unknown(recipe: Recipe, index: int, operation: str, said: Any) -> Iterator[Finding]:
@@ -235,3 +239,14 @@ def _empty(recipe: Recipe, index: int, operation: str, said: Any) -> Iterator[Fi
         message = f"nothing is ever stored in {called}, so there is nothing to {operation}"
         path = in_round(index, operation, "memory")
         yield Finding(path, message, "put a `store` into the recipe, or remove this step")
+
+
+def _emptied(recipe: Recipe, index: int, operation: str, said: Any) -> Iterator[Finding]:
+    """Find steps on working memory before anything is put into it in the round: it is empty there."""
+    memory, puts = recipe.memories.get(said.memory), put_into(recipe, said.memory)
+    if memory is None or memory.kind != "working" or not puts:
+        return
+    if not any(at < index and doing & roles(said.who) for at, doing, _ in puts):
+        message = f"{said.memory} is working memory, which is emptied at a round's end, and nothing is in it here yet"
+        path = in_round(index, operation, "memory")
+        yield Finding(path, message, f"put the step after the `store`, or declare {said.memory} of another kind")

@@ -102,7 +102,7 @@ def _recipe(spec: Spec) -> Iterator[str]:
             yield f"{dotted(path)} begins in round {when.first}, and the run has {spec.rounds}."
     used = {getattr(step.parameters, "memory", None) for step in steps if step.name not in ("store", "extract")}
     everything = any(step.name == "forget" and step.parameters.memory is None for step in steps)
-    for name in spec.recipe.memories:
+    for name in (name for name, said in spec.recipe.memories.items() if said.kind != "sensory"):
         told = any(step.name == "extract" and getattr(step.parameters, "memory", None) == name for step in steps)
         if not told and not put_into(spec.recipe, name):
             yield f"The memory {name} stays empty: nothing is ever stored in it."

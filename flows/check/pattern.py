@@ -127,6 +127,9 @@ def _peers(spec: Spec) -> Iterator[Finding]:
         if getattr(step.parameters, "who", "learners") == "aggregators":
             hint = "write `who: learners` or `who: all`, or take another pattern"
             yield Finding(in_round(index, step.name, "who"), "peers have no aggregators to do this", hint)
+        if step.name == "aggregate" and getattr(step.parameters, "central", False):
+            message = f"the rule {step.parameters.by} needs somebody in the middle to whom everybody tells something"
+            yield Finding(in_round(index, "aggregate", "by"), message, "take `distributed` or `hierarchical`")
 
 
 def _aggregators(spec: Spec) -> Iterator[Finding]:

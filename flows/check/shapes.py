@@ -15,7 +15,7 @@ from ...tasks.models import architecture
 from ..compile import agent_names
 from ..holdings import Holdings
 from .pattern import tiers
-from .places import Finding
+from .places import Finding, in_round
 from .recipe import exchanges, roles
 
 WIDTH_KEYS = {"mlp": "hidden", "cnn": "hidden", "fedavg-cnn": "hidden", "resnet": "width"}
@@ -49,6 +49,7 @@ def of_shapes(spec: Spec, holdings: Holdings) -> Iterator[Finding]:
         yield from wrong
     yield from _widths(spec, learners, above, companion)
     yield from _features(spec, learners)
+    yield from _rows(spec, learners, companion, holdings)
     yield from _keys(spec, learners, holdings)
     yield from _empty(spec, holdings)
 
@@ -87,6 +88,29 @@ def _features(spec: Spec, learners: list[_Model]) -> Iterator[Finding]:
         keys = getattr(exchange.made, "keys", None)
         if exchange.rule.equal_features and (keys is None or keys.name == "features"):
             yield from _unequal(learners, f"the rule {exchange.rule.by} needs")
+
+
+def _rows(spec: Spec, learners: list[_Model], companion: _Model | None, holdings: Holdings) -> Iterator[Finding]:
+    """Find embeddings whose rows mean nothing to each other, and names of which no two agents hold any."""
+    for exchange in exchanges(spec.recipe):
+        if not hasattr(exchange.made, "table"):
+            continue
+        of_companion = exchange.made.of == "companion"
+        every = [model for model, group in zip(learners, spec.agents, strict=True) for _ in range(group.count)]
+        sent = [companion.made if of_companion and companion is not None else model.made for model in every]
+        counts = [own for own, *_ in exchange.made.foretell(holdings, sent)] if all(sent) else [1]
+        if not any(counts) and exchange.extract is not None:
+            by, table = spec.data.partition.by, exchange.made.table
+            message = f"under the partition {by} no two agents hold one of the {table}, so nothing would be told"
+            hint = "take the partition uniform or dirichlet" if table == "relations" else "take another partition"
+            yield Finding(("data", "partition"), message, hint, (in_round(exchange.extract, "extract"),))
+        if of_companion:
+            continue
+        there = [(model, model.made.name) for model in learners if model.made is not None]
+        for model, name in there:
+            if name != there[0][1]:
+                message = f"rows of {name} and of {there[0][1]} have no mean"
+                yield Finding(model.path, message, f"give {model.name} the model of {there[0][0].name}")
 
 
 def _unequal(compared: list[_Model], what: str) -> Iterator[Finding]:

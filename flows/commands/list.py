@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ...graphs.encoders import ENCODERS
+from ...graphs.terms import GRAPH_TERMS
 from ...specs.library import RECIPES, find_spec, recipe_names, spec_names
 from ...specs.tree import plain, read
 from ...tasks.absorb import ABSORBS
@@ -15,7 +17,7 @@ from ...tasks.encoding import ENCODINGS
 from ...tasks.extract import EXTRACTS
 from ...tasks.filters import FILTERS
 from ...tasks.keys import KEYS
-from ...tasks.measure import METRICS
+from ...tasks.kinds import DATA_KINDS
 from ...tasks.memory import MEANINGS
 from ...tasks.models import MODELS
 from ...tasks.operations import OPERATIONS
@@ -25,13 +27,19 @@ from ...tasks.registry import Registry
 from ...tasks.retrievals import RETRIEVALS
 from ...tasks.stores import EVICTIONS
 from ...tasks.terms import TERMS
+from ...tasks.trackers import TRACKERS
+from ...tasks.train import TRAINS
 from ...tasks.valence import VALENCES
 
 Lines = Iterable[tuple[str, str]]
 
 
+def _each(*registries: Registry[Any]) -> Lines:
+    return ((entry.name, entry.sentence) for registry in registries for entry in registry)
+
+
 def _of(registry: Registry[Any]) -> Callable[[], Lines]:
-    return lambda: ((entry.name, entry.sentence) for entry in registry)
+    return lambda: _each(registry)
 
 
 def _recipes() -> Lines:
@@ -59,14 +67,17 @@ KINDS: dict[str, Callable[[], Lines]] = {
     "specs": _specs,
     "operations": _operations,
     "datasets": _of(DATASETS),
-    "partitioners": _of(PARTITIONERS),
+    "partitioners": lambda: _each(PARTITIONERS, *(kind.function.partitioners for kind in DATA_KINDS)),
     "models": _of(MODELS),
     "patterns": _of(PATTERNS),
     "graphs": _of(GRAPHS),
     "extracts": _of(EXTRACTS),
     "aggregates": _of(AGGREGATES),
     "absorbs": _of(ABSORBS),
+    "trains": _of(TRAINS),
     "terms": _of(TERMS),
+    "graph-terms": _of(GRAPH_TERMS),
+    "encoders": _of(ENCODERS),
     "encodings": _of(ENCODINGS),
     "memories": MEANINGS.items,
     "retrievals": _of(RETRIEVALS),
@@ -75,7 +86,8 @@ KINDS: dict[str, Callable[[], Lines]] = {
     "filters": _of(FILTERS),
     "valences": _of(VALENCES),
     "optimizers": _of(OPTIMIZERS),
-    "metrics": _of(METRICS),
+    "trackers": _of(TRACKERS),
+    "metrics": lambda: _each(*(kind.function.metrics for kind in DATA_KINDS)),
 }
 
 

@@ -126,6 +126,8 @@ def _memories(recipe: Recipe) -> Table:
 
 def _filled_by(recipe: Recipe, name: str) -> str:
     """Say whose steps put something into a memory."""
+    if recipe.memories[name].kind == "sensory":
+        return "the partition"
     found = []
     for step in recipe.round:
         into = {"store": "memory", "consolidate": "into"}.get(step.name)

@@ -16,11 +16,12 @@ from ...specs.schema import Spec
 from .. import server
 from ..check.holdings import checked_holdings, refuse_wrong
 from ..drive import doing, run_plainly
-from ..launch import Ready, launch, workers_of
+from ..engines import one_engine, open_engine
+from ..launch import Ready, launch_loaded, workers_of
 from ..live import Progress, choose
 from ..lock import locked
-from ..pool import Pool, Processes
-from ..report.text import bytes_text, value_text
+from ..pool import Pool
+from ..report.text import bytes_text, is_share, value_text
 
 
 def run_command(
@@ -50,7 +51,7 @@ def conduct(
     # The three slow things start side by side: Prefect's server, the workers' torch, and (here) the data.
     with _server(without_prefect) as embedded, _workers(variants) as pool:
         checked_holdings(variants, runs)
-        ready = [_launched(variant.value, runs, into) for variant in variants]
+        ready = [_launched(variant, runs, into) for variant in variants]
         if not without_prefect:
             from .. import flow  # noqa: F401  # imports Prefect while its server starts
 
@@ -67,9 +68,9 @@ def conduct(
             yield one
 
 
-def _launched(spec: Spec, runs: Path, into: Path | None) -> Ready:
+def _launched(loaded: Loaded[Spec], runs: Path, into: Path | None) -> Ready:
     try:
-        return launch(spec, runs, into)
+        return launch_loaded(loaded, runs, into)
     except FileExistsError as error:
         _refuse(str(error))
 
@@ -93,7 +94,8 @@ def _server(without_prefect: bool) -> Iterator[server.EmbeddedServer | None]:
 
 @contextlib.contextmanager
 def _workers(variants: list[Loaded[Spec]]) -> Iterator[Pool]:
-    pool = Processes(max(workers_of(variant.value) for variant in variants))
+    engine = one_engine(variant.value.engine for variant in variants)
+    pool = open_engine(engine, max(workers_of(variant.value) for variant in variants))
     try:
         yield pool
     finally:
@@ -119,12 +121,18 @@ def _with_prefect(ready: Ready, runs: Path, pool: Pool, progress: Progress, embe
         wait_for_records(state.state_details.flow_run_id, lent.task_runs)
 
 
+def _gain(value: float, metric: str) -> str:
+    return f"{100 * value:+.1f} points" if is_share(metric) else f"{value:+.3f}"
+
+
 def _tell(ready: Ready, quiet: bool) -> None:
     if quiet:
         print(ready.folder.path)
         return
     found = json.loads(ready.folder.summary.read_text(encoding="utf-8"))
-    gain = "" if found["gain_mean"] is None else f", {100 * found['gain_mean']:+.1f} points over learning alone"
-    print(f"accuracy {value_text(found['accuracy'])} (worst agent {value_text(found['accuracy_worst'])}){gain}")
+    metric = found["metric"] if found["accuracy"] is not None else "accuracy"
+    gain = "" if found["gain_mean"] is None else f", {_gain(found['gain_mean'], metric)} over learning alone"
+    worst = value_text(found["accuracy_worst"], metric)
+    print(f"{metric} {value_text(found['accuracy'], metric)} (worst agent {worst}){gain}")
     print(f"{bytes_text(found['bytes'])} in {found['packets']} packets")
     print(f"{ready.folder.path / 'report.html'}")

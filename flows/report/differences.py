@@ -66,8 +66,8 @@ FIRST = ("recipe.name", "pattern", "data.dataset")
 
 
 def comparable(spec: dict[str, Any]) -> dict[str, Any]:
-    """Give a spec without what changes no number: the seed, the engine, the words about the recipe."""
-    said = {key: value for key, value in spec.items() if key not in ("seed", "engine", "cite")}
+    """Give a spec without what changes no number: the seed, the engine, who is told, the words about the recipe."""
+    said = {key: value for key, value in spec.items() if key not in ("seed", "engine", "cite", "track")}
     recipe = said.get("recipe")
     if isinstance(recipe, dict):
         said["recipe"] = {key: value for key, value in recipe.items() if key not in ("cite", "differs")}

@@ -132,14 +132,14 @@ def _settings(palette: Palette) -> dict[Any, Any]:
     return {**SETTINGS, **inks, **muted, **lines}
 
 
-def _save(picture: Picture, palette: Palette, form: str) -> bytes:
+def _save(picture: Picture, palette: Palette, form: str, ground: str | None = None) -> bytes:
     """Draw and save, apart from whatever settings this process or its user has made for matplotlib."""
     with _LOCK, matplotlib.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a glyph that the measuring font lacks is drawn by the reader's fonts
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_settings(palette))
         figure = Figure(figsize=(picture.width, picture.height), layout="constrained")
-        figure.patch.set_alpha(0.0)
+        figure.patch.set(alpha=0.0) if ground is None else figure.patch.set(facecolor=ground)
         picture.draw(figure, palette)
         for axes in figure.axes:
             axes.patch.set_alpha(0.0)
@@ -189,8 +189,8 @@ def _raster(picture: Picture) -> str:
 
 
 def png(picture: Picture) -> bytes:
-    """Give a picture as a PNG for a light page."""
-    return _save(picture, Palette(LIGHT), "png")
+    """Give a picture as a PNG on a ground of its own, for a page of any colour."""
+    return _save(picture, Palette(LIGHT), "png", LIGHT["surface"])
 
 
 def figure_markup(picture: Picture, largest_svg: int = LARGEST_SVG) -> str:

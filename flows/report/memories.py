@@ -14,7 +14,7 @@ from .text import bytes_text, count_text, natural_key
 if TYPE_CHECKING:
     from .results import Results
 
-EVENTS = ("filtered", "refused", "evicted", "forgotten", "kept")
+EVENTS = ("filtered", "refused", "evicted", "forgotten", "kept", "unlearned")
 
 
 @dataclass

@@ -96,7 +96,7 @@ def events_markup(results: Results) -> str:
     note = (
         "Counts are of rows, or of models. Filtered: turned away at the door; refused: a memory could not take it in;"
         " evicted: it left a full memory; forgotten: a step let it go; kept: it should have gone, and is mixed into"
-        " what stays."
+        " what stays; unlearned: a model was trained to give it up, counted in each round anew."
     )
     return (
         '<section id="events" class="wide"><h2>What was turned away, and what left</h2>\n'

@@ -7,13 +7,11 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from .drawing import HALF, WIDE, Palette, Picture, bytes_axis, legend, rounds_axis, value_axis
 from .results import AgentInfo, Results, RoundAccuracy
-from .text import bytes_text, difference_text, is_share, plural, seconds_text, shorten, value_text
+from .text import bytes_text, is_share, seconds_text, value_text
 
-NAMED_BARS = 40
 STACKED_BARS = 40
 KIND_COLOURS = {"sensory": 6, "working": 1, "semantic": 2, "episodic": 3, "procedural": 0, "emotional": 5}
 
@@ -44,7 +42,8 @@ def _control_line(axes: Axes, palette: Palette, across: Sequence[float], values:
         axes.plot(across, values, label="each alone (control)", **dashes)
 
 
-def _unit(metric: str) -> str:
+def unit_text(metric: str) -> str:
+    """Say in what a metric is read."""
     return "in per cent of the test samples" if is_share(metric) else "no unit"
 
 
@@ -73,8 +72,8 @@ def accuracy_by_round(results: Results, wide: bool = False) -> Picture | None:
         f"{metric.capitalize()} by round",
         f"Line chart. {metric.capitalize()} goes from {start} in round {rounds[0].round} to {end} in round"
         f" {last.round}; the worst agent ends at {worst}.",
-        f"{metric.capitalize()}, {_unit(metric)}, on the agents' own test data. Round 0 is before the first exchange."
-        f" The band spans the worst and the best agent.{against}",
+        f"{metric.capitalize()}, {unit_text(metric)}, on the agents' own test data. Round 0 is before the first"
+        f" exchange. The band spans the worst and the best agent.{against}",
         draw,
         WIDE if wide else HALF,
         3.1 if wide else 3.4,
@@ -104,8 +103,8 @@ def accuracy_by_bytes(results: Results) -> Picture | None:
         "by-bytes",
         f"{metric.capitalize()} for the bytes spent",
         f"Line chart. After {bytes_text(passed[last.round])} in all the {metric} is {value_text(last.total, metric)}.",
-        f"{metric.capitalize()}, {_unit(metric)}, against the cumulative bytes of all serialised packets, lost and late"
-        f" ones included (1 kB = 1000 bytes).{dashed}",
+        f"{metric.capitalize()}, {unit_text(metric)}, against the cumulative bytes of all serialised packets, lost and"
+        f" late ones included (1 kB = 1000 bytes).{dashed}",
         draw,
         HALF,
         3.4,
@@ -132,75 +131,12 @@ def accuracy_by_time(results: Results) -> Picture | None:
         "by-time",
         f"{metric.capitalize()} by simulated time",
         f"Line chart. After {seconds_text(end)} of simulated time the {metric} is {value_text(last.total, metric)}.",
-        f"{metric.capitalize()}, {_unit(metric)}, against the simulated clock in {unit}: the agents' speeds, bandwidths"
-        " and availability as the spec states them, not the speed of this machine.",
+        f"{metric.capitalize()}, {unit_text(metric)}, against the simulated clock in {unit}: the agents' speeds,"
+        " bandwidths and availability as the spec states them, not the speed of this machine.",
         draw,
         HALF,
         3.4,
     )
-
-
-def gain_by_agent(results: Results) -> Picture | None:
-    """Draw each agent's gain over learning alone, sorted; without a control, each agent's value."""
-    gains, metric = results.gain_by_agent(), results.metric
-    alone = not gains
-    values = results.last_accuracy() if alone else gains
-    if not values:
-        return None
-    agents = results.agents()
-    groups, group_of = group_colours(agents), {agent.name: agent.group for agent in agents}
-    order = sorted(values, key=lambda name: (-values[name], name))
-    named = len(order) <= NAMED_BARS
-    scale = 100 if is_share(metric) else 1
-    if alone:
-        what = f"{metric}, per cent" if is_share(metric) else metric
-    else:
-        what = f"gain in {metric}, percentage points" if is_share(metric) else f"gain in {metric}"
-
-    def draw(figure: Figure, palette: Palette) -> None:
-        axes = figure.add_subplot()
-        heights = [values[name] * scale for name in order]
-        colours = [palette.series(groups.get(group_of.get(name, ""), 99)) for name in order]
-        places = range(len(order))
-        if named:
-            axes.barh(places, heights, color=colours, height=0.72)
-            axes.set_yticks(places, [shorten(name, 22) for name in order], color=palette["ink"], fontsize=8)
-            axes.invert_yaxis()
-            axes.grid(False, axis="y")
-            axes.grid(True, axis="x")
-            axes.axvline(0, color=palette["muted"], linewidth=0.9)
-            axes.set_xlabel(what)
-            axes.set_ylim(len(order) - 0.4, -0.6)
-        else:
-            axes.bar(places, heights, color=colours, width=1.0 if len(order) > 120 else 0.8)
-            axes.axhline(0, color=palette["muted"], linewidth=0.9)
-            axes.set_xlabel("agents, from the greatest to the least")
-            axes.set_ylabel(what)
-            axes.set_xticks([])
-        if len(groups) > 1:
-            shown = list(groups.items())[:9]
-            patches = [Patch(color=palette.series(index)) for _, index in shown]
-            legend(figure, patches, [shorten(name, 20) for name, _ in shown])
-
-    if alone:
-        title, caption = (
-            f"{metric.capitalize()} of each agent",
-            f"Last measured {metric} of each agent, {_unit(metric)}. No control was run to compare it with.",
-        )
-        alt = f"Bar chart of {plural(len(order), 'agent')}."
-    else:
-        below = sum(value < -1e-12 for value in values.values())
-        title = "Gain over learning alone"
-        caption = (
-            f"Each agent's {metric} less its own in the local control, in"
-            f" {'percentage points' if is_share(metric) else 'units of the metric'}; bars are coloured by group."
-        )
-        alt = (
-            f"Bar chart of {plural(len(order), 'agent')}, from {difference_text(values[order[0]], metric)} to"
-            f" {difference_text(values[order[-1]], metric)}; {below} below the control."
-        )
-    height = max(3.1, 0.9 + 0.185 * len(order)) if named else 3.6
-    return Picture("gain", title, alt, caption, draw, HALF, height)
 
 
 def stacked(

@@ -34,6 +34,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "clock": ("round", "agent", "compute_seconds", "transfer_seconds", "status", "round_end"),
     "timings": ("round", "stage", "cohort", "started", "seconds", "cpu_seconds"),
 }
+DRAWN: dict[str, tuple[str, ...]] = {"embeddings": ("round", "agent", "entity", "values")}
+"""Tables that one picture alone reads."""
+LIST_COLUMNS = frozenset({"values"})
 WHOLE_COLUMNS = frozenset(
     {
         *("round", "weight", "exchange", "items", "bytes", "raw_bytes", "count"),
@@ -52,9 +55,15 @@ class NotARunError(ValueError):
     """The folder is not a run, or one of its files cannot be read."""
 
 
+def columns_of(name: str) -> tuple[str, ...]:
+    """Return the columns of a table that a run may hold."""
+    return COLUMNS.get(name) or DRAWN[name]
+
+
 def _empty(name: str) -> pa.Table:
     types = {column: pa.int64() for column in WHOLE_COLUMNS} | {column: pa.float64() for column in FLOAT_COLUMNS}
-    return pa.table({column: pa.array([], types.get(column, pa.string())) for column in COLUMNS[name]})
+    types |= {column: pa.list_(pa.float32()) for column in LIST_COLUMNS}
+    return pa.table({column: pa.array([], types.get(column, pa.string())) for column in columns_of(name)})
 
 
 def read_table(folder: Path, name: str) -> pa.Table:
@@ -66,12 +75,15 @@ def read_table(folder: Path, name: str) -> pa.Table:
         table = parquet.ParquetFile(path).read()
     except (OSError, pa.ArrowException) as problem:
         raise NotARunError(f"{path} cannot be read as a Parquet table: {problem}") from problem
-    missing = [column for column in COLUMNS[name] if column not in table.column_names]
+    columns = columns_of(name)
+    missing = [column for column in columns if column not in table.column_names]
     if missing:
         raise NotARunError(f"{path} has no column {', '.join(missing)}.")
-    table = table.select(list(COLUMNS[name]))
-    for index, column in enumerate(COLUMNS[name]):
-        if column not in WHOLE_COLUMNS | FLOAT_COLUMNS and not pa.types.is_string(table.schema.field(index).type):
+    table = table.select(list(columns))
+    for index, column in enumerate(columns):
+        if column not in WHOLE_COLUMNS | FLOAT_COLUMNS | LIST_COLUMNS and not pa.types.is_string(
+            table.schema.field(index).type
+        ):
             table = table.set_column(index, column, table.column(column).cast(pa.string()))
     return table
 

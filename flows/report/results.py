@@ -15,9 +15,10 @@ import pyarrow.compute as compute
 from ...specs.tree import parse, plain
 from .memories import carried
 from .reading import COLUMNS, NotARunError, read_json, read_table
+from .sums import PartitionCounts, partition_counts, summed, within
 from .text import natural_key
 
-PREFERRED_METRICS = ("accuracy", "mrr", "hits@10", "hits@1")
+PREFERRED_METRICS = ("accuracy", "mrr", "hits_at_10", "hits_at_1")
 KINDS = ("sensory", "working", "semantic", "episodic", "procedural", "emotional")
 
 
@@ -43,15 +44,6 @@ class Link:
 
 
 @dataclass(frozen=True)
-class PartitionCounts:
-    """How many samples of each label each agent holds: `counts[agent][label]`."""
-
-    agents: list[str]
-    labels: list[str]
-    counts: list[list[int]]
-
-
-@dataclass(frozen=True)
 class AgentInfo:
     """One agent: what it is called, what it is, and what it learns with."""
 
@@ -59,22 +51,6 @@ class AgentInfo:
     group: str
     role: str
     model: str | None = None
-
-
-def _sums(table: pa.Table, keys: list[str], column: str = "bytes") -> dict[tuple[Any, ...], int]:
-    if table.num_rows == 0:
-        return {}
-    grouped = table.group_by(keys).aggregate([(column, "sum")])
-    rows = zip(*(grouped.column(key).to_pylist() for key in keys), strict=True)
-    sums = dict(zip(rows, grouped.column(f"{column}_sum").to_pylist(), strict=True))
-    return {key: int(sums[key] or 0) for key in sorted(sums, key=lambda row: [(type(x).__name__, x) for x in row])}
-
-
-def _nested(sums: dict[tuple[Any, ...], int]) -> dict[Any, dict[Any, int]]:
-    nested: dict[Any, dict[Any, int]] = {}
-    for (outer, inner), value in sums.items():
-        nested.setdefault(outer, {})[inner] = value
-    return nested
 
 
 @dataclass(frozen=True)
@@ -207,6 +183,13 @@ class Results:
         """Give each agent's last measured value."""
         return self._last(self.metrics)
 
+    def first_accuracy(self) -> dict[str, float]:
+        """Give each agent's first measured value."""
+        first: dict[str, float] = {}
+        for agents in reversed(self._values(self.metrics).values()):
+            first.update({agent: value for agent, (value, _) in agents.items()})
+        return first
+
     def control_accuracy(self) -> dict[str, float]:
         """Give each agent's value in the local control, as of the last round that the run itself has measured."""
         last = max(self._values(self.metrics), default=None)
@@ -219,7 +202,7 @@ class Results:
 
     def bytes_by_round(self) -> dict[int, int]:
         """Give the bytes put on the wire in each round, lost and late packets included."""
-        return {number: value for (number,), value in _sums(self.ledger, ["round"]).items()}
+        return {number: value for (number,), value in summed(self.ledger, ["round"]).items()}
 
     def cumulative_bytes(self, rounds: Iterable[int] | None = None) -> dict[int, int]:
         """Give the bytes up to and including each round (the ledger's rounds unless others are asked for)."""
@@ -229,26 +212,26 @@ class Results:
 
     def bytes_by_form(self) -> dict[str, int]:
         """Give the bytes of each form of knowledge."""
-        return {form: value for (form,), value in _sums(self.ledger, ["form"]).items()}
+        return {form: value for (form,), value in summed(self.ledger, ["form"]).items()}
 
     def bytes_by_form_and_round(self) -> dict[str, dict[int, int]]:
         """Give form -> round -> bytes."""
-        return _nested(_sums(self.ledger, ["form", "round"]))
+        return within(summed(self.ledger, ["form", "round"]))
 
     def bytes_sent_by_agent(self) -> dict[str, int]:
         """Give the bytes that each agent sent."""
-        return {agent: value for (agent,), value in _sums(self.ledger, ["from"]).items()}
+        return {agent: value for (agent,), value in summed(self.ledger, ["from"]).items()}
 
     def packets_by_status(self) -> dict[str, int]:
         """Give how many packets were delivered, late and lost."""
         ones = self.ledger.append_column("packets", pa.array([1] * self.ledger.num_rows, pa.int64()))
-        return {status: value for (status,), value in _sums(ones, ["status"], "packets").items()}
+        return {status: value for (status,), value in summed(ones, ["status"], "packets").items()}
 
     def links(self) -> list[Link]:
         """Give what passed from whom to whom: bytes and packets."""
         ones = self.ledger.append_column("packets", pa.array([1] * self.ledger.num_rows, pa.int64()))
-        packets = _sums(ones, ["from", "to"], "packets")
-        sizes = _sums(self.ledger, ["from", "to"])
+        packets = summed(ones, ["from", "to"], "packets")
+        sizes = summed(self.ledger, ["from", "to"])
         return [Link(one, other, size, packets[one, other]) for (one, other), size in sizes.items()]
 
     @cached_property
@@ -258,17 +241,17 @@ class Results:
 
     def bytes_held_by_kind(self) -> dict[str, dict[int, int]]:
         """Give kind of memory -> round -> bytes, summed over agents."""
-        nested = _nested(_sums(self.held, ["kind", "round"]))
+        nested = within(summed(self.held, ["kind", "round"]))
         order = {kind: index for index, kind in enumerate(KINDS)}
         return {kind: nested[kind] for kind in sorted(nested, key=lambda kind: (order.get(kind, len(KINDS)), kind))}
 
     def bytes_held_by_role(self) -> dict[str, dict[int, int]]:
         """Give role -> round -> bytes, summed over its agents."""
-        return _nested(_sums(self.held, ["role", "round"]))
+        return within(summed(self.held, ["role", "round"]))
 
     def bytes_held_by_agent(self) -> dict[str, int]:
         """Give the bytes each agent held at the end of the last round."""
-        nested = _nested(_sums(self.held, ["agent", "round"]))
+        nested = within(summed(self.held, ["agent", "round"]))
         last = max(map(max, nested.values()), default=0)
         return {agent: rounds.get(last, 0) for agent, rounds in nested.items()}
 
@@ -288,14 +271,3 @@ class Results:
         """Give the simulated second and the accuracy of each measured round; round 0 is at second 0."""
         ends = {0: 0.0} | self.simulated_ends()
         return [(ends[at.round], at) for at in self.accuracy_by_round() if at.round in ends]
-
-
-def partition_counts(table: pa.Table, split: str = "train", order: Iterable[str] = ()) -> PartitionCounts:
-    """Give who holds how many samples of each label in a split of a partition table."""
-    rows = table.filter(compute.equal(table.column("split"), split))
-    cells = _sums(rows, ["agent", "label"], "count")
-    place = {name: index for index, name in enumerate(order)}
-    agents = sorted({agent for agent, _ in cells}, key=lambda name: (place.get(name, len(place)), natural_key(name)))
-    labels = sorted({label for _, label in cells}, key=natural_key)
-    counts = [[cells.get((agent, label), 0) for label in labels] for agent in agents]
-    return PartitionCounts(agents, labels, counts)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from .results import PartitionCounts, partition_counts
+from .sums import PartitionCounts, partition_counts
 from .text import clean, count_text, plural, shorten
 
 if TYPE_CHECKING:

@@ -7,14 +7,14 @@ from typing import Any
 
 from .memories import event_counts, store_figures
 from .privacy_section import largest_epsilon
-from .results import Results
+from .results import PREFERRED_METRICS, Results
 
 
 def summary(folder: Path) -> dict[str, Any]:
     """Return the figures of the run at ``folder`` from its tables (docs/run-folder.md)."""
     results = Results.read(folder)
     plan, spec = results.plan, results.spec()
-    measured = results.metric == "accuracy" and bool(results.accuracy_by_round())
+    measured = results.metric in PREFERRED_METRICS and bool(results.accuracy_by_round())
     last = results.accuracy_by_round()[-1] if measured else None
     control = results.control_accuracy() if measured else {}
     gains = results.gain_by_agent() if measured else {}
@@ -29,6 +29,7 @@ def summary(folder: Path) -> dict[str, Any]:
         "seed": plan["seed"],
         "rounds": plan["rounds"],
         "agents": plan["learners"],
+        "metric": results.metric,
         "accuracy": last.total if last else None,
         "accuracy_mean": last.mean if last else None,
         "accuracy_worst": last.worst if last else None,

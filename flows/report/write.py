@@ -10,8 +10,10 @@ from .drawing import Picture, figure_markup
 from .headline import Headline, headline
 from .memory_section import events_markup, stores_markup
 from .page import Cell, document, escape, escape_block, table_markup, tiles_markup, write_atomically
-from .pictures import accuracy_by_bytes, accuracy_by_round, accuracy_by_time, bytes_by_form, bytes_held, gain_by_agent
+from .pictures import accuracy_by_bytes, accuracy_by_round, accuracy_by_time, bytes_by_form, bytes_held
 from .pictures_between import who_holds, who_spoke
+from .pictures_gain import gain_beside, gain_by_agent
+from .pictures_graph import shared_embeddings, what_was_unlearned
 from .pictures_memory import held_by_tier, served
 from .privacy_section import privacy_markup
 from .results import Results
@@ -149,8 +151,8 @@ def _shown(said: Shown) -> str:
     return _nothing(name, "wide" if name in ("links", "partition") else "half", title, otherwise) if name else ""
 
 
-def report_markup(results: Results) -> str:
-    """Give the report of a run as one HTML page."""
+def report_markup(results: Results, beside: Results | None = None) -> str:
+    """Give the report of a run as one HTML page; ``beside``: another run, over which it is told what agents gained."""
     figures = headline(results)
     time = accuracy_by_time(results)
     silent = "No packet was exchanged in this run, so there are no links, bytes or forms to show."
@@ -162,11 +164,14 @@ def report_markup(results: Results) -> str:
         (accuracy_by_bytes(results), "by-bytes" if talked else "", "Accuracy for the bytes spent", unmeasured),
         (time, "", "", ""),
         (gain_by_agent(results), "gain", "Gain over learning alone", unmeasured),
+        (None if beside is None else gain_beside(results, beside), "", "", ""),
         (who_spoke(results), "", "", ""),
         (bytes_by_form(results), "", "", ""),
         (bytes_held(results), "held", "Bytes held by kind of memory", "No memory was measured."),
         (held_by_tier(results), "", "", ""),
         (served(results), "", "", ""),
+        (shared_embeddings(results), "", "", ""),
+        (what_was_unlearned(results), "", "", ""),
         (None, "" if talked else "links", "Who spoke to whom", silent),
     ]
     who: Shown = (who_holds(results), "partition", "Who holds what", "The run's partition is not recorded.")
@@ -188,7 +193,11 @@ def report_markup(results: Results) -> str:
     return document(f"{figures.name}: codistill run", body)
 
 
-def write_report(folder: str | Path) -> Path:
-    """Write `report.html` into a run folder, finished or still running, and give its path."""
+def write_report(folder: str | Path, beside: str | Path | None = None) -> Path:
+    """Write `report.html` into a run folder, finished or still running, and give its path.
+
+    ``beside``: the folder of another run, over which it is told what agents gained.
+    """
     results = Results.read(folder)
-    return write_atomically(results.folder / "report.html", report_markup(results))
+    other = None if beside is None else Results.read(beside)
+    return write_atomically(results.folder / "report.html", report_markup(results, other))

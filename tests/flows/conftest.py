@@ -7,12 +7,12 @@ import sys
 
 import pytest
 from codistill.flows.drive import run_plainly
-from codistill.flows.finish import finish
 from codistill.flows.launch import launch
 from codistill.flows.pool import Here
 from codistill.flows.progress import SilentProgress
 from codistill.flows.session import open_session
 from codistill.specs.load import load_specs
+from codistill.tests.finishing import finish_without_report
 
 COMMAND = [sys.executable, "-m", "codistill.flows.cli"]
 
@@ -45,18 +45,15 @@ def launched(tmp_path_factory, write):
 @pytest.fixture(scope="session")
 def conduct(launched):
     """A function that runs a spec given as YAML in this process, without a report, and returns its folder."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr("codistill.flows.report.write.write_report", lambda *anything: None)
 
     def run(text, *overrides, lanes=1):
         ready = launched(text, *overrides)
         session = open_session(ready.folder, Here(lanes))
         run_plainly(session, SilentProgress())
-        finish(ready.folder, session.plan, None)
+        finish_without_report(ready.folder, session.plan)
         return ready.folder
 
-    yield run
-    patch.undo()
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -43,6 +43,9 @@ TYPES: dict[str, dict[str, pa.DataType]] = {
         "round": pa.int32(), "stage": pa.string(), "cohort": pa.string(), "started": pa.float64(),
         "seconds": pa.float64(), "cpu_seconds": pa.float64(),
     },
+    "embeddings": {
+        "round": pa.int32(), "agent": pa.string(), "entity": pa.string(), "values": pa.list_(pa.float32()),
+    },
 }  # fmt: skip
 TYPES["control"] = TYPES["metrics"]
 

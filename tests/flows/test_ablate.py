@@ -50,6 +50,14 @@ def test_nothing_said_means_every_declared_memory_emptied_and_halved(write):
         assert kept == {"cache": 1.0, "answers": 1.0} | {one.memory: one.left}
 
 
+def test_an_agents_own_samples_are_no_memory_to_ablate(write):
+    told = "\n  memories: {own: {kind: sensory, holds: samples}, facts:"
+    path = write(BOTH.replace("\n  memories: {facts:", told))
+    assert {one.memory for one in asked(path)} == {"facts"}
+    with pytest.raises(SpecError, match=r"own is sensory memory.*compare with less data"):
+        asked(path, "own=half")
+
+
 @pytest.mark.parametrize(
     ("said", "lefts"),
     [

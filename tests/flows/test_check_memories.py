@@ -16,6 +16,8 @@ PUT = "\n  - store: {memory: cache, who: top}"
 ASK = "\n  - retrieve: {memory: cache, knowledge: logits, who: top, for: received, by: {nearest: {same_class: true}}}"
 CACHE = "{cache: {kind: episodic, holds: logits, keys: float32}}"
 
+SENSORY = CACHE.replace("}}", "}, own: {kind: sensory, holds: samples}}")
+
 
 def memories(steps: str, declared: str = CACHE, **sections: str) -> dict[str, str]:
     return {"recipe": f"\n  memories: {declared}\n  round:{steps}", **sections}
@@ -26,6 +28,16 @@ def facts(holds: str, more: str = "") -> str:
 
 
 WHOLE = OWN + COLLECT + PUT + ASK
+LABELS = "{labels: {kind: episodic, holds: logits}}"
+LOGITS_AFTER = "logits, scale: probabilities, from"
+PSEUDO = """
+  - retrieve: {{memory: labels, knowledge: logits}}
+  - train:
+      losses:
+        - {}
+  - extract: {{knowledge: logits, from: public, scale: {}}}
+  - aggregate: {{by: mean}}
+  - store: {{memory: labels}}"""
 PUBLIC = "\n  - train: {}\n  - extract: {knowledge: logits}"
 
 CASES = {
@@ -128,6 +140,36 @@ CASES = {
                  + " # here"), "no samples of their own"),
     "nobody to forget": (
         memories(WHOLE + "\n  - forget: {contributor: a-9, who: all} # here"), "no agent is called 'a-9'"),
+    "labels before the softmax": (
+        memories(PSEUDO.format("pseudo_labels # here", "logits"), LABELS), "takes probabilities, and logits before"),
+    "labels after it": (
+        memories(PSEUDO.format("pseudo_labels: {scale: logits} # here", "probabilities"), LABELS),
+        "or `pseudo_labels: {scale: probabilities}`"),
+    "answers after the softmax": (
+        memories(
+            "\n  - retrieve: {memory: answers, knowledge: logits}"
+            "\n  - train:\n      losses:\n        - sample_logits # here"
+            + (WHOLE + "\n  - store: {memory: answers}").replace(TRAIN, "").replace("logits, from", LOGITS_AFTER),
+            CACHE.replace("}}", "}, answers: {kind: episodic, holds: logits}}")),
+        "takes logits before the softmax, and probabilities are stored in answers"),
+    "samples that are shared": (
+        memories(WHOLE + "\n  - store: {memory: own, what: made} # here", SENSORY), "which never leave it"),
+    "samples that are called to mind": (
+        memories(WHOLE + "\n  - retrieve: {memory: own, knowledge: logits} # here", SENSORY), "no step may touch it"),
+    "samples that are consolidated": (
+        memories(WHOLE + "\n  - consolidate: {memory: cache, into: own, who: top} # here", SENSORY), "own samples"),
+    "samples that are forgotten": (
+        memories(WHOLE + "\n  - forget: {memory: own} # here", SENSORY), "own is sensory memory"),
+    "samples of another kind": (
+        memories(WHOLE, SENSORY.replace("sensory", "episodic").replace("samples}}", "samples}} # here")),
+        "write `kind: sensory`"),
+    "sensory memory of logits": (
+        memories(WHOLE, SENSORY.replace("samples}}", "logits}} # here")), "not logits"),
+    "sensory memory with a bound": (
+        memories(WHOLE, SENSORY.replace("samples}}", "samples, capacity: {items: 5}}} # here")), "has no capacity"),
+    "working memory before it is filled": (
+        memories("\n  - retrieve: {memory: inbox, knowledge: logits} # here" + WHOLE + "\n  - store: {memory: inbox}",
+                 CACHE.replace("}}", "}, inbox: {kind: working, holds: logits}}")), "emptied at a round's end"),
     "somebody misspelt to forget": (
         memories(WHOLE + "\n  - forget: {contributor: a_3, memory: cache, who: top} # here"), "did you mean 'a-3'"),
 }  # fmt: skip
@@ -141,6 +183,12 @@ def test_each_mistake_is_one_problem_at_its_line(tmp_path: Path, name: str) -> N
 
 
 RIGHT = {
+    "labels as they are": memories(PSEUDO.format("pseudo_labels: {scale: logits}", "logits"), LABELS),
+    "labels as probabilities": memories(PSEUDO.format("pseudo_labels", "probabilities"), LABELS),
+    "samples that are told of": memories(WHOLE, SENSORY),
+    "an inbox": memories(
+        WHOLE + "\n  - store: {memory: inbox}\n  - retrieve: {memory: inbox, knowledge: logits}",
+        CACHE.replace("}}", "}, inbox: {kind: working, holds: logits, capacity: {items: 9}}}")),
     "a cache": memories(WHOLE),
     "a forgotten cache": memories(WHOLE + "\n  - forget: {contributor: a-2, who: all}"),
     "a forgotten server": memories(WHOLE + "\n  - forget: {contributor: server, who: all}"),

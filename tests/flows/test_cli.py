@@ -13,7 +13,7 @@ import pytest
 from codistill.flows import cli
 from codistill.flows.commands.list import KINDS
 from codistill.flows.lock import InUseError
-from codistill.flows.pool import StageError, WorkerDiedError
+from codistill.flows.pool import StageError, StorageError, WorkerDiedError
 from codistill.flows.report.reading import NotARunError
 from codistill.flows.server import ServerError
 from codistill.specs.json_schema import json_schema
@@ -127,7 +127,8 @@ def test_a_data_set_that_is_not_there(codistill, write, tmp_path):
         (StageError("ValueError: no"), 1, "a stage failed in a worker: ValueError: no"),
         (WorkerDiedError("worker 1 ended"), 1, "worker 1 ended, again and again; the same command goes on"),
         (ServerError("no answer"), 1, "no answer"),
-        (PermissionError(13, "Permission denied", "/x"), 1, "Permission denied"),
+        (PermissionError(13, "Permission denied", "/x"), 1, "cannot be written (Permission denied: /x); when it can"),
+        (StorageError("No space left on device"), 1, "what is made cannot be written (No space left on device); when"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )

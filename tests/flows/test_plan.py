@@ -62,6 +62,9 @@ NOT_FORETOLD = {"fedkd", "idkd", "fedal", "selective-fd", "fedgen"}
 """Recipes of whose packets some weigh what only the run can tell."""
 
 
+RECIPES_OF_TRIPLES = {"fede", "fedec", "fedr", "feds", "fedlu", "fedlu-unlearning", "fedkd-kge", "fkge"}
+
+
 def spec(recipe, pattern=STAR, agents=MIXED, rounds=2):
     return SPEC.format(recipe=recipe, pattern=pattern, agents=agents, rounds=rounds)
 
@@ -71,7 +74,8 @@ def table(folder, name):
 
 
 def test_no_shipped_recipe_is_left_out():
-    assert set(RECIPES) | {"local", "fedagg"} == set(recipe_names())
+    of_triples = {*RECIPES_OF_TRIPLES, "local-kge"}  # see test_fkge
+    assert set(RECIPES) | {"local", "fedagg"} == set(recipe_names()) - of_triples
 
 
 @pytest.mark.parametrize("recipe", [*RECIPES, "local"])
@@ -291,7 +295,7 @@ def test_the_bytes_shown_are_those_of_the_plan(codistill, write, tmp_path, launc
     assert f"{total:.1f} kB" in done.stdout
 
 
-@pytest.mark.parametrize("name", spec_names())
+@pytest.mark.parametrize("name", [name for name in spec_names() if not name.startswith("fkge/")])
 def test_shipped_specs_compile(launched, name):
     from codistill.specs.library import find_spec
 

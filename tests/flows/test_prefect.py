@@ -1,5 +1,7 @@
 """What a run shows in Prefect. One dedicated server for all of it, with a home of its own."""
 
+import base64
+import io
 import json
 import os
 import re
@@ -15,6 +17,7 @@ from pathlib import Path
 import pytest
 from codistill.flows import server as prefect_server
 from codistill.flows.plan import Plan
+from PIL import Image
 
 SPEC = """
 name: shown
@@ -122,14 +125,22 @@ def test_the_artifacts_of_a_run(server, embedded):
     folder, _, _ = embedded
     key = folder.name
     found = {one["key"]: one for one in server.ask("artifacts/filter", limit=100) if one["key"].startswith(key)}
-    assert set(found) == {f"{key}-{what}" for what in ("progress", "plan", "rounds", "accuracy")}
+    assert set(found) == {f"{key}-{what}" for what in ("progress", "plan", "rounds", "agents", "accuracy", "report")}
     assert found[f"{key}-progress"]["type"] == "progress" and float(found[f"{key}-progress"]["data"]) == 100
     assert re.search(r"```mermaid\n.*\n```", found[f"{key}-plan"]["data"], re.DOTALL)
     rows = json.loads(found[f"{key}-rounds"]["data"])
     assert found[f"{key}-rounds"]["type"] == "table" and [row["round"] for row in rows] == [0, 1, 2, 3, 4]
     summary = json.loads((folder / "summary.json").read_text())
     assert rows[-1]["accuracy"] == summary["accuracy"] and rows[-1]["bytes so far"] == summary["bytes"]
-    assert "](data:image/png;base64,iVBOR" in found[f"{key}-accuracy"]["data"]
+    agents = {row["agent"]: row for row in json.loads(found[f"{key}-agents"]["data"])}
+    assert min(row["accuracy"] for row in agents.values()) == pytest.approx(summary["accuracy_worst"], abs=1e-4)
+    gains = [row["gain over local"] for row in agents.values()]
+    assert len(agents) == 6 and sum(gains) / 6 == pytest.approx(summary["gain_mean"], abs=1e-3)
+    assert sum(row["bytes sent"] for row in agents.values()) <= summary["bytes"]
+    assert (folder / "report.html").resolve().as_uri() in found[f"{key}-report"]["data"]
+    picture = re.search(r"\]\(data:image/png;base64,([^)]*)\)", found[f"{key}-accuracy"]["data"])
+    corner = Image.open(io.BytesIO(base64.b64decode(picture[1]))).convert("RGBA").getpixel((0, 0))
+    assert corner[3] == 255 and min(corner[:3]) > 200  # it is read on a dark page too
 
 
 def test_the_users_own_prefect_is_left_alone(embedded, home):

@@ -142,7 +142,8 @@ def test_a_second_process_is_refused_and_a_killed_worker_costs_a_round(begin, co
     process.send_signal(signal.SIGSTOP)
     second = codistill("run", spec, "--without-prefect", "--runs", tmp_path, "--workers", 1)
     assert (second.returncode, second.stdout) == (2, "")
-    assert second.stderr == f"{folder} is being run by another process ({process.pid})\n"
+    said = f"{folder} is being run by another process ({process.pid})"
+    assert second.stderr == f"{said}; wait until it is done, or end it: two never share a folder\n"
     workers = workers_of(process)
     assert len(workers) == 2
     os.kill(workers[0], signal.SIGKILL)

@@ -311,15 +311,3 @@ def test_the_clock_table_is_what_was_really_sent(conduct):
     length = plan.round(1).ends
     slowest = max(row["compute_seconds"] + row["transfer_seconds"] for row in clock if row["round"] == 1)
     assert length == pytest.approx(slowest, rel=0.03)
-
-
-def test_an_exchange_costs_time_in_its_rounds_alone():
-    from codistill.flows.plan import ExchangePlan
-    from codistill.flows.predict import traffic
-
-    def exchange(when):
-        return ExchangePlan("logits", {"when": when}, {}, "float32", "float32", (100, 200), (10, 20), True)
-
-    told = traffic(2, [exchange(None), exchange({"from": 2, "until": None, "every": 2})])
-    assert list(told(1)) == [Traffic(100, 10), Traffic(200, 20)] == list(told(3))
-    assert list(told(2)) == [Traffic(200, 20), Traffic(400, 40)] == list(told(4))

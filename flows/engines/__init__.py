@@ -1,0 +1,59 @@
+"""Where stages are done: worker processes here, or workers of a Dask or a Ray cluster.
+
+An engine changes no number. What passes between the run and a worker is a line of JSON each way; models, packets and
+memories stay in the run's folder, which all workers must see under the same path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib.util import find_spec
+
+from ...specs.engine import Engine
+from ..pool import Pool, Processes
+
+
+class EngineError(RuntimeError):
+    """The engine cannot be had; the sentence says why and what to do."""
+
+
+def open_engine(engine: Engine, lanes: int) -> Pool:
+    """Return a pool of ``lanes`` workers of the engine. Raises ``EngineError``."""
+    return ENGINES[engine.kind](engine, lanes)
+
+
+def one_engine(engines: Iterable[Engine]) -> Engine:
+    """Return the engine that all of them name. Raises ``EngineError``, for a sweep is done on one."""
+    named = list(engines)
+    kinds = {(one.kind, one.address): one for one in named}
+    if len(kinds) > 1:
+        said = " and ".join(kind if address is None else f"{kind} at {address}" for kind, address in kinds)
+        raise EngineError(f"engine: a sweep is done on one engine, and this one names {said}; run one after the other")
+    return named[0]
+
+
+def _local(engine: Engine, lanes: int) -> Pool:
+    return Processes(lanes)
+
+
+def _dask(engine: Engine, lanes: int) -> Pool:
+    _need("distributed", "dask")
+    from .dask import DaskWorkers
+
+    return DaskWorkers(lanes, engine.address)
+
+
+def _ray(engine: Engine, lanes: int) -> Pool:
+    _need("ray", "ray")
+    from .ray import RayWorkers
+
+    return RayWorkers(lanes, engine.address)
+
+
+def _need(module: str, extra: str) -> None:
+    if find_spec(module) is None:
+        raise EngineError(f"engine: {extra} needs the package {module}; pip install 'codistill[{extra}]'")
+
+
+ENGINES: dict[str, Callable[[Engine, int], Pool]] = {"local": _local, "dask": _dask, "ray": _ray}
+"""Every engine by its name in a spec."""

@@ -1,0 +1,13 @@
+"""The end of runs whose report nobody reads."""
+
+import pytest
+from codistill.flows.finish import finish
+from codistill.flows.folder import RunFolder
+from codistill.flows.plan import Plan
+
+
+def finish_without_report(folder: RunFolder, plan: Plan) -> None:
+    """Finish a run without drawing its report. Reports of other runs are drawn as ever, later ones in this process too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("codistill.flows.report.write.write_report", lambda *anything: None)
+        finish(folder, plan, None)
