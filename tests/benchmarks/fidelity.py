@@ -2,15 +2,12 @@
 
     python -m codistill.tests.benchmarks.fidelity --runs fidelity-runs
 
-Runs are kept in the folder and found again by their digest, as in results.py.
+Runs are kept in the folder and found again by their digest, as in results.py. With ``--set`` nothing is written.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,13 +21,13 @@ from codistill.flows.report.results import Results
 from codistill.flows.report.text import bytes_text
 from codistill.specs.document import Loaded
 from codistill.specs.load import load_specs
-from codistill.specs.problems import SpecError
 from codistill.specs.schema import Spec
 from codistill.tasks.streams import numpy_stream
 
-from .markers import replace_between, table
+from . import runner
+from .markers import table
 from .protocols import PATHOLOGICAL, PROTOCOLS, Method, Protocol, two_classes_each
-from .results import ROOT, do_runs, is_finished
+from .runner import ROOT
 
 DOCUMENT = ROOT / "docs" / "fidelity.md"
 SEED = 1
@@ -128,39 +125,23 @@ def launched(name: str, protocol: Protocol, runs: Path, more: Sequence[str]) -> 
 
 def main() -> None:
     """Do the runs that are missing and write the tables."""
-    parser = argparse.ArgumentParser(prog="python -m codistill.tests.benchmarks.fidelity")
-    parser.add_argument("--runs", type=Path, default=Path("fidelity-runs"), help="the folder of runs; it is kept")
-    parser.add_argument("--protocols", default=",".join(PROTOCOLS), help=f"some of {','.join(PROTOCOLS)}")
+    parser = runner.options("fidelity", PROTOCOLS, "protocols", DOCUMENT)
     parser.add_argument("--methods", help="some methods, as local,FD; the others are only read")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="worker processes")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="PATH=VALUE", help="for trying out: rounds=2; writes nothing"
-    )
-    parser.add_argument("--no-write", action="store_true", help=f"print only, and leave {DOCUMENT} as it is")
     said = parser.parse_args()
-    shared = ROOT.parent / "shared" / "data"
-    if shared.is_dir():
-        os.environ.setdefault("CODISTILL_DATA", str(shared))
-    names = said.protocols.split(",")
-    if not set(names) <= {*PROTOCOLS}:
-        parser.error(f"--protocols: expected some of {','.join(PROTOCOLS)}")
-    for name in names:
+
+    def made(name: str) -> str:
         protocol = PROTOCOLS[name]
-        try:
-            ready = launched(name, protocol, said.runs, said.set)
-        except SpecError as error:
-            print(f"{name} is left as it was:\n{error}", file=sys.stderr)
-            continue
-        chosen = said.methods.split(",") if said.methods else list(ready)
-        do_runs(name, {(label, name): [one] for label, one in ready.items() if label in chosen}, said.workers)
+        ready = launched(name, protocol, said.runs, said.set)
+        asked = said.methods.split(",") if said.methods else list(ready)
+        runner.do_runs(name, {(label, name): [one] for label, one in ready.items() if label in asked}, said.workers)
         reached = {
-            label: found(Results.read(one.folder.path), protocol.reads) if is_finished(one) else None
+            label: found(Results.read(one.folder.path), protocol.reads) if runner.is_finished(one) else None
             for label, one in ready.items()
         }
-        text = write_table(protocol, reached)
-        print(f"\n{name}\n\n{text}\n", flush=True)
-        if not said.no_write and not said.set:
-            replace_between(DOCUMENT, name, text)
+        return write_table(protocol, reached)
+
+    names = runner.chosen(parser, said.protocols, "protocols", PROTOCOLS)
+    runner.write(names, DOCUMENT, made, keep=said.no_write or bool(said.set))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ docs/fidelity.md says.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -92,6 +92,14 @@ def some(methods: Mapping[str, Method], *labels: str) -> dict[str, Method]:
     return {label: methods[label] for label in labels}
 
 
+def as_long(methods: Mapping[str, Method]) -> dict[str, Method]:
+    """Return rows of a table without the rounds of their own: they last as long as the protocol says."""
+    return {
+        label: replace(method, said=tuple(one for one in method.said if one != GLOBAL_ROUNDS))
+        for label, method in methods.items()
+    }
+
+
 def demo(model: str) -> tuple[str, ...]:
     """Return how FedCache's demo trains, with another model."""
     return (
@@ -131,8 +139,29 @@ PROTOCOLS = {
     "more-samples": Protocol(
         "fashion-mnist", PATHOLOGICAL, 6, PFLLIB, some(FASHION_PATHOLOGICAL, "FedProto"), take=(28000, 2333)
     ),
-    "more-samples-dirichlet": Protocol(
-        "fashion-mnist", DIRICHLET, 8, PFLLIB, some(FASHION_DIRICHLET, "FD"), take=(14000, 1167)
+    "other-draw": Protocol(
+        "fashion-mnist",
+        DIRICHLET,
+        15,
+        (*PFLLIB, "seed=2"),
+        some(FASHION_DIRICHLET, "local", "FD", "FedProto"),
+        take=(3500, 1167),
+    ),
+    "more-rounds": Protocol(
+        "fashion-mnist",
+        DIRICHLET,
+        60,
+        PFLLIB,
+        some(FASHION_DIRICHLET, "local", "FD", "FedProto"),
+        take=(7000, 1167),
+    ),
+    "all-samples": Protocol(
+        "fashion-mnist",
+        DIRICHLET,
+        6,
+        PFLLIB,
+        some(FASHION_DIRICHLET, "local", "FD", "FedProto"),
+        take=(52500, 10000),
     ),
     "faster": Protocol(
         "fashion-mnist",
@@ -141,6 +170,30 @@ PROTOCOLS = {
         (*PFLLIB, *FASTER),
         some(FASHION_DIRICHLET, "FedAvg", "FedGen"),
         take=(3500, 1167),
+    ),
+    "faster-prototypes": Protocol(
+        "fashion-mnist",
+        DIRICHLET,
+        60,
+        (*PFLLIB, *FASTER),
+        some(FASHION_DIRICHLET, "FedProto"),
+        take=(7000, 1167),
+    ),
+    "faster-pathological": Protocol(
+        "fashion-mnist",
+        PATHOLOGICAL,
+        30,
+        (*PFLLIB, *FASTER),
+        as_long(some(FASHION_PATHOLOGICAL, "FedAvg")),
+        take=(14000, 2333),
+    ),
+    "faster-and-more": Protocol(
+        "fashion-mnist",
+        DIRICHLET,
+        30,
+        (*PFLLIB, *FASTER),
+        as_long(some(FASHION_DIRICHLET, "FedAvg", "FedGen")),
+        take=(14000, 1167),
     ),
 }
 

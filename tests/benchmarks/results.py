@@ -8,11 +8,6 @@ on.
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import os
-import statistics
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,25 +16,20 @@ from pathlib import Path
 
 from codistill.flows.check.check import carries
 from codistill.flows.check.holdings import checked_holdings
-from codistill.flows.commands.run import plainly
 from codistill.flows.launch import Ready, launch
-from codistill.flows.lock import locked
-from codistill.flows.pool import Processes
-from codistill.flows.progress import SilentProgress
 from codistill.flows.report.compare import estimate_text
 from codistill.flows.report.estimates import estimate
 from codistill.flows.report.headline import headline
 from codistill.flows.report.results import Results
-from codistill.flows.report.text import seconds_text
 from codistill.specs.document import Loaded
 from codistill.specs.library import recipe_names
 from codistill.specs.load import load_specs
-from codistill.specs.problems import SpecError
 from codistill.specs.schema import Spec
 
-from .markers import replace_between, table
+from . import runner
+from .markers import table
+from .runner import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "results.md"
 
 PATTERNS = {
@@ -161,34 +151,6 @@ def ready_runs(table_cells: Sequence[Cell], runs: Path) -> dict[tuple[str, str],
     }
 
 
-def is_finished(ready: Ready) -> bool:
-    """Whether there is nothing left to do."""
-    return bool(ready.folder.info().get("status") == "finished")
-
-
-def do_runs(title: str, ready: dict[tuple[str, str], list[Ready]], workers: int) -> None:
-    """Do what is not finished, on the same workers throughout."""
-    waiting = [(*cell, one) for cell, every in ready.items() for one in every if not is_finished(one)]
-    total = sum(map(len, ready.values()))
-    print(f"{title}: {total - len(waiting)} of {total} runs are there", file=sys.stderr, flush=True)
-    if not waiting:
-        return
-    lengths: list[float] = []
-    with contextlib.closing(Processes(workers)) as pool:
-        for recipe, pattern, one in waiting:
-            started = time.monotonic()
-            with locked(one.folder.path):
-                plainly(one, pool, SilentProgress())
-            lengths.append(time.monotonic() - started)
-            left = statistics.fmean(lengths) * (len(waiting) - len(lengths))
-            print(
-                f"{title} [{total - len(waiting) + len(lengths)}/{total}] {recipe}, {pattern}, seed {one.plan.seed}: "
-                f"{seconds_text(lengths[-1])}, about {seconds_text(left)} left",
-                file=sys.stderr,
-                flush=True,
-            )
-
-
 def write_table(table_cells: Sequence[Cell], ready: dict[tuple[str, str], list[Ready]]) -> str:
     """Write the table, and why some of its cells are empty."""
     rows, seeds = [], {len(cell.variants) for cell in table_cells}
@@ -212,39 +174,24 @@ def write_table(table_cells: Sequence[Cell], ready: dict[tuple[str, str], list[R
 
 def main() -> None:
     """Do the runs that are missing and write the tables."""
-    parser = argparse.ArgumentParser(prog="python -m codistill.tests.benchmarks.results")
-    parser.add_argument("--runs", type=Path, default=Path("results-runs"), help="the folder of runs; it is kept")
-    parser.add_argument("--tables", default=",".join(TABLES), help=f"some of {','.join(TABLES)}")
+    parser = runner.options("results", TABLES, "tables", DOCUMENT)
     parser.add_argument("--recipes", help="some recipes; all that a table has if not said")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 1 to N of the digits")
     parser.add_argument("--picture-seeds", type=int, default=1, help="seeds 1 to N of MNIST and Fashion-MNIST")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="worker processes")
-    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="for trying out: rounds=2")
-    parser.add_argument("--no-write", action="store_true", help=f"print only, and leave {DOCUMENT} as it is")
     said = parser.parse_args()
-    shared = ROOT.parent / "shared" / "data"
-    if shared.is_dir():
-        os.environ.setdefault("CODISTILL_DATA", str(shared))
-    names = said.tables.split(",")
-    if not set(names) <= {*TABLES}:
-        parser.error(f"--tables: expected some of {','.join(TABLES)}")
-    for name in names:
+
+    def made(name: str) -> str:
         asked = TABLES[name]
         recipes = [recipe for recipe in shipped_recipes() if asked.shows(name, recipe)]
         if said.recipes:
             recipes = [recipe for recipe in recipes if recipe in said.recipes.split(",")]
         seeds = range(1, 1 + (said.seeds if asked.dataset == "digits" else said.picture_seeds))
-        try:
-            laid = cells(recipes, seeds, asked, said.set, said.runs)
-        except SpecError as error:
-            print(f"{name} is left as it was:\n{error}", file=sys.stderr)
-            continue
+        laid = cells(recipes, seeds, asked, said.set, said.runs)
         ready = ready_runs(laid, said.runs)
-        do_runs(name, ready, said.workers)
-        text = write_table(laid, ready)
-        print(f"\n{name}\n\n{text}\n", flush=True)
-        if not said.no_write:
-            replace_between(DOCUMENT, name, text)
+        runner.do_runs(name, ready, said.workers)
+        return write_table(laid, ready)
+
+    runner.write(runner.chosen(parser, said.tables, "tables", TABLES), DOCUMENT, made, keep=said.no_write)
 
 
 if __name__ == "__main__":

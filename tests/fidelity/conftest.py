@@ -3,12 +3,12 @@
 import pytest
 import torch
 from codistill.flows.drive import run_plainly
-from codistill.flows.finish import finish
 from codistill.flows.launch import launch
 from codistill.flows.pool import Here
 from codistill.flows.progress import SilentProgress
-from codistill.flows.session import open_session
+from codistill.flows.session import Session, open_session
 from codistill.specs.load import load_specs
+from codistill.tests.finishing import finish_without_report
 
 torch.set_num_threads(1)
 
@@ -17,8 +17,6 @@ torch.set_num_threads(1)
 def conduct(tmp_path_factory):
     """A function that runs a spec, given as YAML, on ``lanes`` lanes, and returns its folder. No report is drawn."""
     base = tmp_path_factory.mktemp("fidelity")
-    patch = pytest.MonkeyPatch()
-    patch.setattr("codistill.flows.report.write.write_report", lambda *anything: None)
     done = {}
 
     def run(text, lanes=1):
@@ -30,10 +28,26 @@ def conduct(tmp_path_factory):
             pool = Here(lanes)
             session = open_session(ready.folder, pool)
             run_plainly(session, SilentProgress())
-            finish(ready.folder, session.plan, None)
+            finish_without_report(ready.folder, session.plan)
             pool.close()
             done[text, lanes] = ready.folder
         return done[text, lanes]
 
-    yield run
-    patch.undo()
+    return run
+
+
+@pytest.fixture
+def begun_anew(monkeypatch):
+    """A function after which runs are begun anew each round: their workers forget all that is not on disk."""
+
+    def begin():
+        commit = Session.commit
+
+        def forgetting(session, number):
+            found = commit(session, number)
+            session.pool.restart()
+            return found
+
+        monkeypatch.setattr(Session, "commit", forgetting)
+
+    return begin

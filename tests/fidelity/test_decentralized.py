@@ -1,8 +1,4 @@
-"""Methods between peers against plain loops, written from the papers: no agent, packet or recipe of the package.
-
-What both share: which samples an agent holds, who meets whom (both read from the run's folder), initial weights and the
-addresses of the random streams.
-"""
+"""Methods between peers against plain loops, written from the papers; what both share stands in plain.py."""
 
 import math
 from copy import deepcopy
@@ -10,96 +6,61 @@ from copy import deepcopy
 import pytest
 import torch
 import torch.nn.functional as F
-from codistill.flows.session import Session
 from codistill.tasks.accounting import KEY
 from codistill.tasks.packet import read
 from codistill.tasks.streams import torch_stream
-from codistill.tests.fidelity.plain import BATCH, LR, SEED, Data, Net
-from safetensors.torch import load_file
-
-ROUNDS = 3
-MLPS = ["m-1", "m-2", "m-3", "m-4", "m-5"]
-MIXED = ["m-1", "m-2", "m-3", "c-1", "c-2"]
-STEPS = f"epochs: 1, batch: {BATCH}, optimizer: {{sgd: {{lr: {LR}}}}}"
-
-
-def spec(recipe, graph, names=MLPS):
-    counts = {kind: sum(name.startswith(kind) for name in names) for kind in "mc"}
-    models = {"m": "mlp", "c": "cnn"}
-    groups = [f"{{name: {k}, count: {counts[k]}, model: {models[k]}}}" for k in "mc" if counts[k]]
-    return f"""
-name: fidelity
-seed: {SEED}
-rounds: {ROUNDS}
-data: {{dataset: digits, partition: {{by: dirichlet, alpha: 0.2, min_size: 10}}, take: {{train: 500}}}}
-agents: [{", ".join(groups)}]
-pattern: {{decentralized: {{graph: {graph}}}}}
-measure: {{control: none}}
-recipe:
-{recipe}
-"""
+from codistill.tests.fidelity.alike import same
+from codistill.tests.fidelity.plain import (
+    BATCH,
+    LR,
+    MIXED,
+    MLPS,
+    ROUNDS,
+    SEED,
+    TRAIN,
+    Data,
+    Net,
+    average,
+    descend,
+    farthest,
+    kl,
+    private,
+    shuffled,
+    spec,
+)
 
 
-def stream(name, number, *address):
-    return torch_stream(SEED, "agent", name, number, *address)
-
-
-def shuffled(ids, generator):
-    return ids[torch.randperm(len(ids), generator=generator)].split(BATCH)
-
-
-def descend(loss, *nets):
-    weights = [w for net in nets for w in net.parameters()]
-    for w, g in zip(weights, torch.autograd.grad(loss, weights), strict=True):
-        w.data -= LR * g
-
-
-def kl(student, teacher):
-    """KL(softmax(teacher) || softmax(student)), the teacher fixed."""
-    p = F.softmax(teacher.detach(), 1)
-    return (p * (p.log() - F.log_softmax(student, 1))).sum(1).mean()
+def peers(recipe, graph, names=MLPS):
+    return spec(recipe, names, f"{{decentralized: {{graph: {graph}}}}}", data="take: {train: 500}")
 
 
 def mean(nets, shares):
     made = deepcopy(nets[0])
-    states = [net.state_dict() for net in nets]
-    total = sum(shares)
-    made.load_state_dict(
-        {key: sum(s * state[key] for s, state in zip(shares, states, strict=True)) / total for key in states[0]}
-    )
+    made.load_state_dict(average(nets, shares))
     return made
-
-
-def farthest(folder, nets, names, role="model"):
-    apart = 0.0
-    for name, net in zip(names, nets, strict=True):
-        found = load_file(folder.model(name))
-        for key, value in net.state_dict().items():
-            apart = max(apart, (found[f"{role}/{key}"] - value).abs().max().item())
-    return apart
 
 
 # --- Li et al. 2022 (Def-KT)
 
 DEF_KT = f"""
   round:
-    - train: {{{STEPS}}}
+    - train: {{{TRAIN}}}
     - extract: {{knowledge: parameters}}
     - aggregate: {{by: mean, weight: samples, exclude_self: true}}
-    - absorb: {{by: mutual, keep: visitor, ce_weight: 1.0, kd_weight: 0.8, {STEPS}}}"""
+    - absorb: {{by: mutual, keep: visitor, ce_weight: 1.0, kd_weight: 0.8, {TRAIN}}}"""
 
 
 def knowledge_transfer(data, keep="visitor", one_way=False, in_turn=False):
     nets = [Net("m") for _ in MLPS]
     for number in range(1, ROUNDS + 1):
         for agent, net in enumerate(nets):
-            for ids in shuffled(data.ids[agent], stream(MLPS[agent], number, "train.0", "shuffle", "private", 0)):
+            for ids in private(data, agent, MLPS, number):
                 descend(F.cross_entropy(net(data.x[ids]), data.y[ids]), net)
         sent = [deepcopy(net) for net in nets]
         for agent, net in enumerate(nets):
             for partner in data.neighbours(agent, number):  # one at most
                 guest = deepcopy(nets[partner] if in_turn else sent[partner])
-                for ids in shuffled(data.ids[agent], stream(MLPS[agent], number, "absorb.0", "absorb", 0)):
+                for ids in shuffled(data.ids[agent], MLPS[agent], number, "absorb.0", "absorb", 0):
                     x, y = data.x[ids], data.y[ids]
                     a, b = net(x), guest(x)
                     own = F.cross_entropy(a, y) + 0.8 * kl(a, b)
@@ -111,7 +72,7 @@ def knowledge_transfer(data, keep="visitor", one_way=False, in_turn=False):
 
 
 def test_def_kt(conduct):
-    folder = conduct(spec(DEF_KT, "pairs"))
+    folder = conduct(peers(DEF_KT, "pairs"))
     data = Data(folder)
     partners = [[data.neighbours(agent, number) for agent in range(5)] for number in range(1, ROUNDS + 1)]
     assert all(sorted(map(len, row)) == [0, 1, 1, 1, 1] for row in partners) and partners[0] != partners[1]
@@ -119,14 +80,14 @@ def test_def_kt(conduct):
 
 
 def test_def_kt_is_not_what_it_is_taken_for(conduct):
-    folder = conduct(spec(DEF_KT, "pairs"))
+    folder = conduct(peers(DEF_KT, "pairs"))
     data = Data(folder)
     for mistake in ({"keep": "own"}, {"one_way": True}, {"in_turn": True}):
         assert farthest(folder, knowledge_transfer(data, **mistake), MLPS) > 1e-4, mistake
 
 
 def test_def_kts_receiver_may_keep_its_own(conduct):
-    folder = conduct(spec(DEF_KT.replace("keep: visitor", "keep: own"), "pairs"))
+    folder = conduct(peers(DEF_KT.replace("keep: visitor", "keep: own"), "pairs"))
     assert farthest(folder, knowledge_transfer(Data(folder), keep="own"), MLPS) < 1e-6
 
 
@@ -137,7 +98,7 @@ PROXYFL = f"""
   companion: mlp
   round:
     - train:
-        {STEPS.replace(", ", chr(10) + "        ", 2)}
+        {TRAIN.replace(", ", chr(10) + "        ", 2)}
         ce_weight: 0.5
         losses: [{{mutual: {{kd_weight: 0.5, companion_ce_weight: 0.5, companion_kd_weight: 0.5}}}}]
         private: {{noise: 0.0, clip: {CLIP}, sampling: poisson}}
@@ -166,7 +127,7 @@ def proxies(data, by_sample=True, by_drawn=False):
     for number in range(1, ROUNDS + 1):
         for agent, (net, proxy) in enumerate(zip(own, shared, strict=True)):
             held = data.ids[agent]
-            draw = stream(MIXED[agent], number, "train.0", "shuffle", "private", 0)
+            draw = torch_stream(SEED, "agent", MIXED[agent], number, "train.0", "shuffle", "private", 0)
             for _ in range(math.ceil(len(held) / BATCH)):
                 ids = held[torch.rand(len(held), generator=draw) < BATCH / len(held)]
                 if not len(ids):
@@ -186,7 +147,7 @@ def proxies(data, by_sample=True, by_drawn=False):
 
 
 def test_proxyfl(conduct):
-    folder = conduct(spec(PROXYFL, "exponential", MIXED))
+    folder = conduct(peers(PROXYFL, "exponential", MIXED))
     data = Data(folder)
     assert min(data.sizes) > BATCH  # else a batch by chance would be everything
     own, shared, clipped = proxies(data)
@@ -196,7 +157,7 @@ def test_proxyfl(conduct):
 
 
 def test_proxyfl_clips_samples_and_divides_by_the_size_expected(conduct):
-    folder = conduct(spec(PROXYFL, "exponential", MIXED))
+    folder = conduct(peers(PROXYFL, "exponential", MIXED))
     data = Data(folder)
     for mistake in ({"by_sample": False}, {"by_drawn": True}):
         assert farthest(folder, proxies(data, **mistake)[1], MIXED, "companion") > 1e-4, mistake
@@ -210,7 +171,7 @@ DFML = f"""
     - aggregate: {{by: mean, weight: samples, exclude_self: true}}
     - absorb:
         by: mutual
-        {STEPS.replace(", ", chr(10) + "        ", 2)}
+        {TRAIN.replace(", ", chr(10) + "        ", 2)}
         supervision: weighted_softmax
         kd_schedule: {{period: 4, low: 0.1, high: 0.9}}
         keep: mean"""
@@ -230,7 +191,7 @@ def mutual_learning(data, weighed=True):
             counts = torch.bincount(data.y[data.ids[agent]], minlength=10).double()
             share = counts / counts.sum() if weighed else torch.ones(10).double()
             everybody = [own, *guests.values()]
-            for ids in shuffled(data.ids[agent], stream(MIXED[agent], number, "absorb.0", "absorb", 0)):
+            for ids in shuffled(data.ids[agent], MIXED[agent], number, "absorb.0", "absorb", 0):
                 x, y = data.x[ids], data.y[ids]
                 answers = [net(x) for net in everybody]
                 loss = 0.0
@@ -249,7 +210,7 @@ def mutual_learning(data, weighed=True):
 
 
 def test_dfml(conduct):
-    folder = conduct(spec(DFML, "ring", MIXED))
+    folder = conduct(peers(DFML, "ring", MIXED))
     data = Data(folder)
     assert farthest(folder, mutual_learning(data), MIXED) < 1e-6
     assert farthest(folder, mutual_learning(data, weighed=False), MIXED) > 1e-4
@@ -262,28 +223,16 @@ NOISY = PROXYFL.replace("noise: 0.0", "noise: 1.0")
 
 
 @pytest.mark.parametrize("recipe", [NOISY, PEAK], ids=["proxyfl", "dfml"])
-def test_neither_workers_nor_a_resume_change_anything(conduct, recipe, monkeypatch):
-    said = spec(recipe, "exponential", MIXED)
+def test_neither_workers_nor_a_resume_change_anything(conduct, recipe, monkeypatch, begun_anew):
+    said = peers(recipe, "exponential", MIXED)
     whole = conduct(said)
-    commit = Session.commit
-
-    def forgetting(session, number):
-        found = commit(session, number)
-        session.pool.restart()
-        return found
-
-    monkeypatch.setattr(Session, "commit", forgetting)
+    begun_anew()
     monkeypatch.setattr("codistill.flows.keeper.ROOM", 0)
-    again = conduct(said, lanes=3)
-    assert whole.path != again.path
-    for table in ("metrics", "ledger", "memory"):
-        assert whole.table(table).read_bytes() == again.table(table).read_bytes(), table
-    for name in MIXED:
-        assert whole.model(name).read_bytes() == again.model(name).read_bytes(), name
+    same(whole, conduct(said, lanes=3))
 
 
 def test_an_account_is_kept_with_the_agent(conduct):
-    folder = conduct(spec(NOISY, "exponential", MIXED))
+    folder = conduct(peers(NOISY, "exponential", MIXED))
     sizes = Data(folder).sizes
     for place, size in enumerate(sizes):
         kept = folder.state(ROUNDS, place)

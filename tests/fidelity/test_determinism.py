@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from codistill.flows.session import Session
+from codistill.tests.fidelity.alike import same
 
-TABLES = ("metrics", "ledger", "memory", "clock")
 RECIPES = {
     "fedavg": "{use: fedavg}",
     "fd": "{use: fd}",
@@ -37,15 +36,6 @@ recipe: {recipe}
 """
 
 
-def same(one, other):
-    for table in TABLES:
-        assert one.table(table).read_bytes() == other.table(table).read_bytes(), table
-    names = sorted(file.name for file in (one.path / "models").iterdir())
-    assert names and names == sorted(file.name for file in (other.path / "models").iterdir())
-    for name in names:
-        assert (one.path / "models" / name).read_bytes() == (other.path / "models" / name).read_bytes(), name
-
-
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_lanes_change_nothing(conduct, recipe):
     said = spec(RECIPES[recipe])
@@ -73,17 +63,10 @@ def test_nor_does_it_matter_what_is_kept_in_memory(conduct, recipe, monkeypatch)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_run_that_is_begun_anew_each_round_ends_alike(conduct, recipe, monkeypatch):
+def test_a_run_that_is_begun_anew_each_round_ends_alike(conduct, recipe, begun_anew):
     said = spec(RECIPES[recipe])
     whole = conduct(said, lanes=1)
-    commit = Session.commit
-
-    def forgetting(session, number):
-        found = commit(session, number)
-        session.pool.restart()
-        return found
-
-    monkeypatch.setattr(Session, "commit", forgetting)
+    begun_anew()
     same(whole, conduct(said, lanes=4))
 
 

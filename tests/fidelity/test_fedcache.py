@@ -3,15 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from codistill.flows.session import Session
 from codistill.tasks.streams import torch_stream
-
-from .test_methods import MIXED, ROUNDS, SEED, Data, Net, descend, farthest, kl, private, spec
+from codistill.tests.fidelity.alike import same
+from codistill.tests.fidelity.plain import MIXED, ROUNDS, SEED, TREE, Data, Net, descend, farthest, kl, private, spec
 
 ALPHA, K, WIDTH = 1.5, 16, 64
 RECIPE = "  use: fedcache\n  with: {train.optimizer: {sgd: {lr: 0.1}}}"
-TREE = "pattern: {hierarchical: {tiers: [{name: edge, count: 2}, {name: cloud}]}}\n"
-TABLES = ("metrics", "ledger", "memory", "clock", "stores", "events")
 
 
 def keys(data):
@@ -76,18 +73,8 @@ def test_a_mistake_would_be_seen(star, mistake):
     assert farthest(star, fedcache(Data(star), **mistake), MIXED) > 1e-3
 
 
-def same(one, other, tables=TABLES):
-    assert one.path != other.path
-    for table in tables:
-        assert one.table(table).read_bytes() == other.table(table).read_bytes(), table
-    names = sorted(file.name for file in (one.path / "models").iterdir())
-    assert names == sorted(file.name for file in (other.path / "models").iterdir())
-    for name in names:
-        assert (one.path / "models" / name).read_bytes() == (other.path / "models" / name).read_bytes(), name
-
-
 def test_a_tree_is_a_star(conduct, star):
-    tree = conduct(spec(RECIPE, MIXED).replace("measure:", TREE + "measure:"))
+    tree = conduct(spec(RECIPE, MIXED, TREE))
     same(star, tree, ["metrics"])
 
 
@@ -98,13 +85,6 @@ def test_how_the_work_is_dealt_out_changes_nothing(conduct, star, monkeypatch):
     same(star, conduct(said, lanes=2))
 
 
-def test_a_run_that_is_begun_anew_each_round_ends_alike(conduct, star, monkeypatch):
-    commit = Session.commit
-
-    def forgetting(session, number):
-        found = commit(session, number)
-        session.pool.restart()
-        return found
-
-    monkeypatch.setattr(Session, "commit", forgetting)
+def test_a_run_that_is_begun_anew_each_round_ends_alike(conduct, star, begun_anew):
+    begun_anew()
     same(star, conduct(spec(RECIPE, MIXED), lanes=4))

@@ -3,11 +3,25 @@
 import torch
 import torch.nn.functional as F
 from codistill.tasks.streams import seed_of, torch_stream
+from codistill.tests.fidelity.alike import same
+from codistill.tests.fidelity.plain import (
+    BATCH,
+    LR,
+    MIXED,
+    ROUNDS,
+    SEED,
+    TRAIN,
+    Data,
+    Net,
+    average,
+    descend,
+    farthest,
+    private,
+    spec,
+)
 from torch import nn
 
-from .test_methods import BATCH, LR, MIXED, SEED, TRAIN, Data, Net, average, descend, farthest, private, spec
-
-STEPS, NOISE, HIDDEN, ROUNDS = 12, 6, 20, 3
+STEPS, NOISE, HIDDEN = 12, 6, 20
 
 
 def drawn_at(*names):
@@ -115,9 +129,7 @@ def test_fedgen(conduct):
 
 
 def test_fedgen_is_the_same_to_the_bit_on_two_lanes(conduct):
-    one, two = conduct(spec(FEDGEN, MIXED)), conduct(spec(FEDGEN, MIXED), lanes=2)
-    for name in MIXED:
-        assert one.model(name).read_bytes() == two.model(name).read_bytes()
+    same(conduct(spec(FEDGEN, MIXED)), conduct(spec(FEDGEN, MIXED), lanes=2))
 
 
 # --- Zhang et al. 2022 (DENSE)
@@ -199,7 +211,7 @@ def dense(data, masked=True):
 
 
 def test_dense(conduct):
-    folder = conduct(spec(DENSE, MIXED).replace("rounds: 3", "rounds: 1"))
+    folder = conduct(spec(DENSE, MIXED, rounds=1))
     data = Data(folder)
     assert farthest(folder, dense(data), MIXED) < 1e-6
     assert farthest(folder, dense(data, masked=False), MIXED) > 1e-4

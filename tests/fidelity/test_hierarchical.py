@@ -1,21 +1,28 @@
-"""FedGKT and FedAgg as whole runs: against plain loops written from the papers, and under every pattern.
-
-What run and loop share: which samples an agent holds (read from the run's folder), initial weights (torch's own, from
-the address that the run draws them at) and the order of batches (from the address of the step).
-"""
+"""FedGKT and FedAgg as whole runs: against plain loops written from the papers, and under every pattern."""
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.nn.functional as F
-from codistill.flows.session import Session
 from codistill.tasks.streams import seed_of, torch_stream
-from codistill.tests.fidelity.plain import BATCH, LR, SEED, Data, Net
-from safetensors.torch import load_file
+from codistill.tests.fidelity.alike import apart, same
+from codistill.tests.fidelity.plain import (
+    BATCH,
+    LR,
+    MIXED,
+    PEERS,
+    SEED,
+    Data,
+    Net,
+    descend,
+    farthest,
+    kl,
+    shuffled,
+    spec,
+)
 from torch import nn
 
 ROUNDS = 2
-NAMES = ["m-1", "m-2", "m-3", "c-1", "c-2"]
 STAR = "{distributed: {server: {name: top}}}"
 SGD = f"optimizer: {{sgd: {{lr: {LR}}}}}"
 
@@ -33,67 +40,23 @@ FEDGKT = f"""
     aggregate.temperature: 2.0"""
 
 
-def spec(recipe, pattern=STAR, rounds=ROUNDS, more="", partition="by: dirichlet, alpha: 0.3, min_size: 10"):
-    return f"""
-name: fidelity
-seed: {SEED}
-rounds: {rounds}
-data: {{dataset: digits, partition: {{{partition}}}, public: {{share: 0.2}}}}
-agents: [{{name: m, count: 3, model: mlp}}, {{name: c, count: 2, model: cnn}}]
-pattern: {pattern}
-measure: {{control: none, metrics: [accuracy, cross_entropy]}}
-recipe: {recipe}
-{more}
-"""
-
-
-def shuffled(ids, size, *address):
-    return ids[torch.randperm(len(ids), generator=torch_stream(SEED, "agent", *address))].split(size)
-
-
-def descend(loss, net, lr=LR):
-    weights = list(net.parameters())
-    for w, g in zip(weights, torch.autograd.grad(loss, weights), strict=True):
-        w.data -= lr * g
-
-
-def kl(student, teacher, temperature):
-    """T^2 KL(softmax(teacher / T) || softmax(student / T)), mean over samples."""
-    p = F.softmax(teacher.detach() / temperature, 1)
-    apart = p * (p.log() - F.log_softmax(student / temperature, 1))
-    return temperature**2 * apart.sum(1).mean()
-
-
-def farthest(folder, nets, names=NAMES):
-    """The largest difference of any weight of any agent."""
-    apart = 0.0
-    for name, net in zip(names, nets, strict=True):
-        found = load_file(folder.model(name))
-        for key, value in net.state_dict().items():
-            apart = max(apart, (found[f"model/{key}"] - value).abs().max().item())
-    return apart
-
-
-def apart(one, other, names=NAMES):
-    found = 0.0
-    for name in names:
-        a, b = load_file(one.model(name)), load_file(other.model(name))
-        found = max(found, *((a[key] - b[key]).abs().max().item() for key in a if key.startswith("model/")))
-    return found
+def edges(recipe, pattern=STAR, rounds=ROUNDS, more="", partition="by: dirichlet, alpha: 0.3, min_size: 10"):
+    said = spec(recipe, MIXED, pattern, partition, "public: {share: 0.2}", rounds, "[accuracy, cross_entropy]")
+    return f"{said}{more}\n"
 
 
 # --- He et al. 2020 (FedGKT), algorithm 1, in a star
 
 
 def group_knowledge_transfer(data, mistake=""):
-    nets, answers = [Net(name[0]) for name in NAMES], {}
+    nets, answers = [Net(name[0]) for name in MIXED], {}
     with torch.random.fork_rng():
         torch.manual_seed(seed_of(SEED, "agent", "top", "module", "beyond_the_cut"))
         large = nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 24), nn.ReLU(), nn.Linear(24, 10))
     for number in range(1, ROUNDS + 1):
         told = {}
-        for name, net, own in zip(NAMES, nets, data.ids, strict=True):
-            for ids in shuffled(own, BATCH, name, number, "train.0", "shuffle", "private", 0):
+        for name, net, own in zip(MIXED, nets, data.ids, strict=True):
+            for ids in shuffled(own, name, number, "train.0", "shuffle", "private", 0):
                 logits = net(data.x[ids])
                 loss = F.cross_entropy(logits, data.y[ids])
                 if answers:
@@ -105,13 +68,13 @@ def group_knowledge_transfer(data, mistake=""):
                     told[one] = (features[place], net.head(features)[place], data.y[one])
         everything = torch.tensor(sorted(told))
         for epoch in range(2):
-            for ids in shuffled(everything, 40, "top", number, "aggregate.0", "features", epoch):
+            for ids in shuffled(everything, "top", number, "aggregate.0", "features", epoch, size=40):
                 features, logits, labels = (torch.stack([told[int(one)][part] for one in ids]) for part in range(3))
                 given = large(features)
                 loss = F.cross_entropy(given, labels)
                 if mistake != "server learns from labels alone":
                     loss = loss + 0.6 * kl(given, logits, 2.0)
-                descend(loss, large, 0.05)
+                descend(loss, large, lr=0.05)
         with torch.no_grad():
             answers = {one: large(told[one][0][None])[0] for one in told}
         if mistake == "by place":
@@ -122,11 +85,11 @@ def group_knowledge_transfer(data, mistake=""):
 
 
 def test_fedgkt(conduct):
-    folder = conduct(spec(FEDGKT))
+    folder = conduct(edges(FEDGKT))
     data = Data(folder)
-    assert farthest(folder, group_knowledge_transfer(data)) < 1e-6
+    assert farthest(folder, group_knowledge_transfer(data), MIXED) < 1e-6
     for mistake in ("server learns from labels alone", "by place"):
-        assert farthest(folder, group_knowledge_transfer(data, mistake)) > 1e-4
+        assert farthest(folder, group_knowledge_transfer(data, mistake), MIXED) > 1e-4
 
 
 # --- Wu et al. 2024 (FedAgg), algorithm 1 in a star: each learner and the server are a pair
@@ -147,7 +110,7 @@ LARGE = "{distributed: {server: {name: top, model: {mlp: {hidden: [96]}}}}}"
 
 
 def agglomerative(data, mistake=""):
-    nets = [Net(name[0]) for name in NAMES]
+    nets = [Net(name[0]) for name in MIXED]
     with torch.random.fork_rng():
         torch.manual_seed(torch_stream(SEED, "initial", "model", "mlp(hidden=96)").initial_seed())
         large = nn.Sequential(nn.Flatten(), nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 10))
@@ -163,33 +126,33 @@ def agglomerative(data, mistake=""):
 
     for number in range(1, ROUNDS + 1):
         below = {}
-        for name, net, own in zip(NAMES, nets, data.ids, strict=True):
-            for ids in shuffled(own, BATCH, name, number, "train.0", "shuffle", "private", 0):
+        for name, net, own in zip(MIXED, nets, data.ids, strict=True):
+            for ids in shuffled(own, name, number, "train.0", "shuffle", "private", 0):
                 descend(F.cross_entropy(net(data.x[ids]), data.y[ids]), net)
             below |= said(net, own)
         everything = torch.tensor(sorted(below))
-        for ids in shuffled(everything, BATCH, "top", number, "absorb.0", "bridge", "from below", 0):
+        for ids in shuffled(everything, "top", number, "absorb.0", "bridge", "from below", 0):
             given = large(bridge[ids])
             teacher = torch.stack([below[int(one)] for one in ids])
-            descend(F.cross_entropy(given, data.y[ids]) + 4.0 * kl(given, teacher, 2.0), large, 0.02)
+            descend(F.cross_entropy(given, data.y[ids]) + 4.0 * kl(given, teacher, 2.0), large, lr=0.02)
         above = said(large, everything)
-        for name, net, own in zip(NAMES, nets, data.ids, strict=True):
+        for name, net, own in zip(MIXED, nets, data.ids, strict=True):
             own = own.sort().values
-            for ids in shuffled(own, BATCH, name, number, "absorb.0", "bridge", "from above", 0):
+            for ids in shuffled(own, name, number, "absorb.0", "bridge", "from above", 0):
                 given = net(bridge[ids])
                 teacher = torch.stack([above[int(one)] for one in ids])
                 gamma = 4.0 if mistake == "one gamma" else 0.8
                 loss = F.cross_entropy(given, data.y[ids]) + gamma * kl(given, teacher, 2.0)
-                descend(loss + 0.5 * F.cross_entropy(net(data.x[ids]), data.y[ids]), net, 0.02)
+                descend(loss + 0.5 * F.cross_entropy(net(data.x[ids]), data.y[ids]), net, lr=0.02)
     return nets
 
 
 def test_fedagg(conduct):
-    folder = conduct(spec(FEDAGG, LARGE))
+    folder = conduct(edges(FEDAGG, LARGE))
     data = Data(folder)
-    assert farthest(folder, agglomerative(data)) < 1e-5  # 1e-7, but where rounding moves a value over a kink
+    assert farthest(folder, agglomerative(data), MIXED) < 1e-5  # 1e-7, but where rounding moves a value over a kink
     for mistake in ("the samples themselves", "one gamma"):
-        assert farthest(folder, agglomerative(data, mistake)) > 1e-4
+        assert farthest(folder, agglomerative(data, mistake), MIXED) > 1e-4
 
 
 # --- Both under every pattern
@@ -206,7 +169,6 @@ GROWING = {
     "two tiers": f"{{hierarchical: {{forward: own, tiers: [{EDGES}, {TOP}]}}}}",
     "three tiers": f"{{hierarchical: {{forward: own, tiers: [{EDGES}, {{name: region, count: 2, {MLP}}}, {TOP}]}}}}",
 }
-PEERS = "{decentralized: {graph: ring}}"
 
 
 def without_model(pattern):
@@ -221,15 +183,15 @@ def senders(folder):
 @pytest.mark.parametrize("tree", THROUGH)
 @pytest.mark.parametrize(("recipe", "models"), [(FEDGKT, without_model), (FEDAGG, str)], ids=["fedgkt", "fedagg"])
 def test_a_tree_that_passes_on_is_the_star(conduct, recipe, models, tree):
-    star, other = conduct(spec(recipe, models(LARGE))), conduct(spec(recipe, models(THROUGH[tree])))
-    assert apart(star, other) < 1e-6
+    star, other = conduct(edges(recipe, models(LARGE))), conduct(edges(recipe, models(THROUGH[tree])))
+    assert apart(star, other, MIXED, "model/") < 1e-6
     assert any(name.startswith("edge") for name in senders(other)) and "top" in senders(other)
 
 
 @pytest.mark.parametrize("tree", GROWING)
 def test_with_models_at_every_tier_all_of_them_learn(conduct, tree):
-    star, other = (conduct(spec(FEDAGG, one, 8, partition="by: iid")) for one in (LARGE, GROWING[tree]))
-    assert apart(star, other) > 1e-4
+    star, other = (conduct(edges(FEDAGG, one, 8, partition="by: iid")) for one in (LARGE, GROWING[tree]))
+    assert apart(star, other, MIXED, "model/") > 1e-4
     found = pq.read_table(other.table("metrics")).to_pylist()
     first, last = (
         {row["agent"]: row["value"] for row in found if row["round"] == number and row["metric"] == "cross_entropy"}
@@ -242,10 +204,10 @@ def test_with_models_at_every_tier_all_of_them_learn(conduct, tree):
 
 @pytest.mark.parametrize("recipe", [FEDGKT, FEDAGG], ids=["fedgkt", "fedagg"])
 def test_peers_learn_from_their_neighbours(conduct, recipe):
-    ring, complete = conduct(spec(recipe, PEERS)), conduct(spec(recipe, PEERS.replace("ring", "complete")))
-    alone = conduct(spec(f"[{{train: {{epochs: 1, batch: {BATCH}, {SGD}}}}}]", PEERS))
-    assert apart(ring, alone) > 1e-3 and apart(ring, complete) > 1e-4
-    assert senders(ring) == set(NAMES)
+    ring, complete = conduct(edges(recipe, PEERS)), conduct(edges(recipe, PEERS.replace("ring", "complete")))
+    alone = conduct(edges(f"  round: [{{train: {{epochs: 1, batch: {BATCH}, {SGD}}}}}]", PEERS))
+    assert apart(ring, alone, MIXED, "model/") > 1e-3 and apart(ring, complete, MIXED, "model/") > 1e-4
+    assert senders(ring) == set(MIXED)
 
 
 RUNS = {
@@ -257,23 +219,10 @@ RUNS = {
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_neither_workers_nor_what_is_kept_nor_a_new_beginning_change_anything(conduct, run, monkeypatch):
+def test_neither_workers_nor_what_is_kept_nor_a_new_beginning_change_anything(conduct, run, monkeypatch, begun_anew):
     recipe, pattern = RUNS[run]
-    said = spec(recipe, pattern, rounds=3, more="participation: {share: 0.8}")
+    said = edges(recipe, pattern, rounds=3, more="participation: {share: 0.8}")
     plain = conduct(said)
-    commit = Session.commit
-
-    def forgetting(session, number):
-        found = commit(session, number)
-        session.pool.restart()
-        return found
-
-    monkeypatch.setattr(Session, "commit", forgetting)
+    begun_anew()
     monkeypatch.setattr("codistill.flows.keeper.ROOM", 0)
-    other = conduct(said, lanes=3)
-    for table in ("metrics", "ledger", "memory", "stores", "events", "clock"):
-        assert plain.table(table).read_bytes() == other.table(table).read_bytes(), table
-    names = sorted(file.name for file in (plain.path / "models").iterdir())
-    assert names and names == sorted(file.name for file in (other.path / "models").iterdir())
-    for name in names:
-        assert (plain.path / "models" / name).read_bytes() == (other.path / "models" / name).read_bytes(), name
+    same(plain, conduct(said, lanes=3))

@@ -3,6 +3,8 @@
 import pyarrow.parquet as pq
 import pytest
 import torch
+from codistill.tests.fidelity.alike import apart
+from codistill.tests.fidelity.plain import TREE
 from safetensors.torch import load_file
 
 RECIPES = {
@@ -23,7 +25,6 @@ RECIPES = {
     - aggregate: {by: sharpened_mean, weight: agents, temperature: 0.2}
     - absorb: {by: distil, loss: soft_cross_entropy, on: public, optimizer: {sgd: {lr: 0.1}}}""",
 }
-TREE = "{hierarchical: {tiers: [{name: edge, count: 2}, {name: cloud}]}}"
 DEEP = "{hierarchical: {tiers: [{name: edge, count: 3}, {name: region, count: 2}, {name: cloud}]}}"
 PEERS = "{decentralized: {graph: complete}}"
 AGENTS = "{name: m, count: 4, model: mlp}, {name: c, model: cnn}"
@@ -47,20 +48,11 @@ recipe:
 """
 
 
-def apart(one, other):
-    found = 0.0
-    for name in NAMES:
-        a, b = load_file(one.model(name)), load_file(other.model(name))
-        assert a.keys() == b.keys()
-        found = max(found, *((a[key] - b[key]).abs().max().item() for key in a))
-    return found
-
-
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("pattern", [TREE, DEEP, PEERS], ids=["tree", "deep tree", "complete graph"])
 def test_it_does_not_matter_by_whom_a_mean_is_taken(conduct, recipe, pattern):
     star, other = conduct(spec(recipe, "distributed")), conduct(spec(recipe, pattern))
-    assert apart(star, other) < 1e-6
+    assert apart(star, other, NAMES) < 1e-6
     to = set(pq.read_table(other.table("ledger"))["to"].to_pylist())
     assert to == (set(NAMES) if pattern == PEERS else {*NAMES, "cloud"} | {n for n in to if n[:4] in ("edge", "regi")})
 
@@ -68,13 +60,13 @@ def test_it_does_not_matter_by_whom_a_mean_is_taken(conduct, recipe, pattern):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_it_matters_who_is_heard(conduct, recipe):
     star, ring = conduct(spec(recipe, "distributed")), conduct(spec(recipe, "decentralized"))
-    assert apart(star, ring) > 1e-4
+    assert apart(star, ring, NAMES) > 1e-4
 
 
 def test_learning_alone_is_what_no_exchange_gives(conduct):
     alone = conduct(spec("\n    - train: {epochs: 1, batch: 32, optimizer: {sgd: {lr: 0.1}}}", "distributed"))
     assert pq.read_table(alone.table("ledger")).num_rows == 0
-    assert apart(alone, conduct(spec("fedavg", "distributed"))) > 1e-3
+    assert apart(alone, conduct(spec("fedavg", "distributed")), NAMES) > 1e-3
 
 
 def test_fedavgs_agents_of_one_architecture_end_alike(conduct):

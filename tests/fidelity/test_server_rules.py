@@ -10,10 +10,12 @@ from codistill.tasks.agent import Agent, Context, World
 from codistill.tasks.aggregate import Aggregate, aggregate
 from codistill.tasks.knowledge import Rows
 from codistill.tasks.streams import seed_of, torch_stream
+from codistill.tests.fidelity.alike import same
+from codistill.tests.fidelity.plain import PEERS, SEED, TREE
 from pydantic import TypeAdapter
 from torch import nn
 
-SEED, CLASSES, WIDTH = 4, 6, 8
+CLASSES, WIDTH = 6, 8
 NAMES = ["m-1", "m-2", "m-3", "m-4"]
 
 
@@ -146,8 +148,6 @@ def test_kt_pfls_coefficients():
 
 # --- Whole runs: what an aggregator trained and thinks of others is the same after it waited on disk
 
-TREE = "{hierarchical: {tiers: [{name: edge, count: 2}, {name: cloud}]}}"
-PEERS = "{decentralized: {graph: ring}}"
 WHOLE = [
     ("{use: fedtgp, with: {aggregate.epochs: 4}}", "distributed"),
     ("{use: fedtgp, with: {aggregate.epochs: 4}}", PEERS),
@@ -173,10 +173,4 @@ recipe: {recipe}
     one = conduct(said)
     monkeypatch.setattr("codistill.flows.keeper.ROOM", 0)
     other = conduct(said, lanes=2)
-    assert one.path != other.path
-    for table in ("metrics", "ledger", "memory"):
-        assert one.table(table).read_bytes() == other.table(table).read_bytes(), table
-    models = sorted(file.name for file in (one.path / "models").iterdir())
-    assert models
-    for name in models:
-        assert (one.path / "models" / name).read_bytes() == (other.path / "models" / name).read_bytes(), name
+    same(one, other)
