@@ -22,8 +22,8 @@ from typing import Any
 from codistill.flows.drive import do_round
 from codistill.flows.engines import ENGINES, open_engine
 from codistill.flows.launch import launch
-from codistill.flows.live import SilentProgress
 from codistill.flows.pool import Pool
+from codistill.flows.progress import SilentProgress
 from codistill.flows.session import open_session
 from codistill.specs.engine import Engine
 from codistill.specs.load import load_specs

@@ -78,12 +78,15 @@ def test_the_number_of_workers_changes_nothing(conduct, small):
 @pytest.mark.parametrize("kind", ["rgcn", "compgcn", "attention"])
 def test_runs_by_dgl_and_by_torch_agree(conduct, small, kind):
     # TransE sees nothing of a bias that heads and tails have alike: its gradient is rounding alone, of which Adam
-    # makes whole steps. Scores stay the same, but not weights; DistMult sees all of it.
+    # makes whole steps. Scores stay the same, but not weights; DistMult sees all of it but for single numbers, whose
+    # gradient happens to be next to nothing: they may part by a thousandth of a step (0.05), all others by rounding.
     by_torch, by_dgl = (
         conduct(small(FEDE), f"agents[0].model={{distmult: {{dimension: 8, encoder: {{{kind}: {{backend: {one}}}}}}}}}")
         for one in ("torch", "dgl")
     )
-    assert farthest(models(by_torch), models(by_dgl)) < 1e-5
+    one, other = models(by_torch), models(by_dgl)
+    assert farthest(one, other) < 5e-5
+    assert all((one[a][key] - other[a][key]).abs().mean() < 2e-6 for a in one for key in one[a])
     assert last(by_torch) == pytest.approx(last(by_dgl), abs=1e-6)
 
 

@@ -10,6 +10,7 @@ from codistill.flows.pool import Here, StageError, WorkerDiedError
 from codistill.flows.progress import SilentProgress
 from codistill.flows.session import open_session
 from codistill.flows.tables import write_tables
+from codistill.tests.finishing import finish_without_report
 
 SPEC = """
 name: session
@@ -274,8 +275,6 @@ def test_a_run_measured_by_something_else_has_no_accuracy(conduct):
 
 
 def test_finishing_again_gives_the_same_files(conduct):
-    from codistill.flows.finish import finish
-
     folder = conduct(spec(participation="{share: 0.5}"))
     plan = open_session(folder, Here()).plan
     before = {
@@ -286,7 +285,7 @@ def test_finishing_again_gives_the_same_files(conduct):
     shutil.rmtree(folder.path / "models")
     (folder.path / "models").mkdir()
     for _ in range(2):
-        finish(folder, plan, None)
+        finish_without_report(folder, plan)
     after = {
         path.name: path.read_bytes() for path in folder.path.rglob("*") if path.is_file() and path.name != "run.json"
     }
