@@ -20,7 +20,7 @@ StageDoer = Callable[[Session, int, int, list[Cohort], Progress], None]
 """Does a stage of a round, by its index, for all its cohorts, and waits for them."""
 
 TRIES = 3
-"""How often a round is begun before a dying worker ends the run."""
+"""How often a cohort's stage is begun before a dying worker ends the run."""
 
 
 @contextmanager
@@ -57,14 +57,29 @@ def _shared(control: RunFolder, progress: Progress) -> Iterator[None]:
         yield
 
 
+def do_cohort(session: Session, number: int, stage_index: int, lane: int, progress: Progress) -> None:
+    """Do a stage for one cohort. Where its worker dies another begins the round for these agents, and for no others.
+
+    Raises ``WorkerDiedError`` where the others die too.
+    """
+    for attempt in range(1, TRIES + 1):
+        try:
+            if attempt > 1:
+                session.replace(number, stage_index, lane)
+            session.perform(number, stage_index, lane)
+            return
+        except WorkerDiedError as death:
+            if attempt == TRIES:
+                raise
+            progress.note(f"{death}; its part of round {number} is done again")
+
+
 def do_stage(session: Session, number: int, stage_index: int, cohorts: list[Cohort], progress: Progress) -> None:
     """Do all cohorts of a stage, each on its worker, and wait for them."""
     name = dict(session.stages(number))[stage_index].name
     progress.stage(number, name, 0, len(cohorts))
     with ThreadPoolExecutor(len(cohorts)) as threads:
-        done = [
-            threads.submit(session.perform, number, stage_index, lane, cohort) for lane, cohort in enumerate(cohorts)
-        ]
+        done = [threads.submit(do_cohort, session, number, stage_index, lane, progress) for lane in range(len(cohorts))]
         try:
             for count, future in enumerate(done, start=1):
                 future.result()
@@ -75,23 +90,12 @@ def do_stage(session: Session, number: int, stage_index: int, cohorts: list[Coho
 
 
 def do_round(session: Session, number: int, progress: Progress, stage_by: StageDoer = do_stage) -> None:
-    """Do one round, each stage as ``stage_by`` does it.
-
-    A round whose worker dies is begun again, from what is committed. Committing it is the caller's.
-    """
-    for attempt in range(1, TRIES + 1):
-        try:
-            session.begin(number)
-            for index, stage in session.stages(number):
-                cohorts = session.cohorts(number, stage)
-                if any(cohort.places or cohort.measured for cohort in cohorts):
-                    stage_by(session, number, index, cohorts, progress)
-            return
-        except WorkerDiedError as death:
-            if attempt == TRIES:
-                raise
-            progress.note(f"{death}; round {number} is done again")
-            session.pool.restart()
+    """Do one round, each stage as ``stage_by`` does it. Committing it is the caller's."""
+    session.begin(number)
+    for index, stage in session.stages(number):
+        cohorts = session.cohorts(number, stage)
+        if any(cohort.places or cohort.measured for cohort in cohorts):
+            stage_by(session, number, index, cohorts, progress)
 
 
 class Meter:

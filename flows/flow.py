@@ -20,7 +20,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from ..specs.load import load_specs
 from .artifacts import Artifacts
 from .check.holdings import checked_holdings
-from .drive import Meter, do_round, doing
+from .drive import Meter, do_cohort, do_round, doing
 from .engines import open_engine
 from .launch import Ready, launch_loaded, workers_of
 from .live import Progress, SilentProgress
@@ -63,8 +63,8 @@ def given(spec: str, pool: Pool, progress: Progress) -> Iterator[Given]:
 )
 def stage_task(folder: str, number: int, index: int, stage: str, cohort: int, of: int) -> None:
     """Do one stage of a round for one cohort of agents, on the cohort's worker."""
-    session, _ = _OPEN[folder]
-    session.perform(number, index, cohort - 1, session.cohorts(number, dict(session.stages(number))[index])[cohort - 1])
+    session, progress = _OPEN[folder]
+    do_cohort(session, number, index, cohort - 1, progress)
 
 
 @task(

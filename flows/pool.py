@@ -25,7 +25,11 @@ round's CPU time. With these it keeps them. Other allocators do not read these n
 
 
 class WorkerDiedError(RuntimeError):
-    """A worker process ended without an answer; the round can be done again by others."""
+    """A worker process ended without an answer; what it did of the round can be done again by another."""
+
+
+class PoolClosedError(RuntimeError):
+    """The workers were ended, as by an interrupt, while somebody still waited for them."""
 
 
 class StageError(RuntimeError):
@@ -59,8 +63,8 @@ class Pool(Protocol):
         """Do a stage and return its rows (:func:`.worker.answer`)."""
         ...
 
-    def restart(self) -> None:
-        """Begin anew from what is on disk."""
+    def replace(self, lane: int) -> None:
+        """Put a worker in a lane that knows what is on disk and nothing of the round; raise ``PoolClosedError``."""
         ...
 
     def close(self) -> None:
@@ -78,6 +82,7 @@ class Processes:
         self.lanes = lanes
         self._folder: Path | None = None
         self._locks = [threading.Lock() for _ in range(lanes)]
+        self._changing, self._closed = threading.Lock(), False
         self._processes = [self._start() for _ in range(lanes)]
 
     def _start(self) -> subprocess.Popen[str]:
@@ -115,26 +120,35 @@ class Processes:
                 raise WorkerDiedError(f"worker {lane} (process {process.pid}) ended with status {process.wait()}")
             return rows_of(json.loads(line))
 
-    def restart(self) -> None:
-        """Replace all workers: what they held in memory of an unfinished round is void."""
-        self.close()
-        self._processes = [self._start() for _ in range(self.lanes)]
+    def replace(self, lane: int) -> None:
+        """Start a worker in place of that of a lane; raise ``PoolClosedError`` after :meth:`close`."""
+        with self._locks[lane], self._changing:
+            if self._closed:
+                raise PoolClosedError("the workers were ended")
+            _end([self._processes[lane]])
+            self._processes[lane] = self._start()
 
     def close(self) -> None:
         """End the workers, in the middle of a stage if need be."""
-        for process in self._processes:
-            assert process.stdin is not None
-            with suppress(OSError):
-                process.stdin.close()
-        until = time.monotonic() + SECONDS_TO_END
-        for process in self._processes:
-            try:
-                process.wait(max(until - time.monotonic(), 0.0))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
+        with self._changing:
+            self._closed = True
+            _end(self._processes)
+
+
+def _end(processes: list[subprocess.Popen[str]]) -> None:
+    for process in processes:
+        assert process.stdin is not None
+        with suppress(OSError):
+            process.stdin.close()
+    until = time.monotonic() + SECONDS_TO_END
+    for process in processes:
+        try:
+            process.wait(max(until - time.monotonic(), 0.0))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 class Here:
@@ -149,7 +163,7 @@ class Here:
     def open(self, folder: Path) -> None:
         """Turn to the run at ``folder``."""
         self._folder = folder
-        self.restart()
+        self._workers = [None] * self.lanes
 
     def perform(self, lane: int, request: dict[str, Any]) -> dict[str, Any]:
         """Do a stage here; errors pass through."""
@@ -160,9 +174,9 @@ class Here:
                 self._workers[lane] = open_worker(self._folder)
             return answer(self._workers[lane], request)
 
-    def restart(self) -> None:
-        """Forget what was held in memory."""
-        self._workers = [None] * self.lanes
+    def replace(self, lane: int) -> None:
+        """Forget what a lane held in memory."""
+        self._workers[lane] = None
 
     def close(self) -> None:
         """Nothing to end."""

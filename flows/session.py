@@ -82,8 +82,20 @@ class Session:
             changed |= self._versions.changed(earlier)
         return {place for place in changed if self.plan.agents[place].test_samples and self.plan.agents[place].model}
 
-    def perform(self, number: int, stage_index: int, lane: int, cohort: Cohort) -> None:
-        """Do one cohort's stage; its rows wait for :meth:`commit`."""
+    def replace(self, number: int, stage_index: int, lane: int) -> None:
+        """Have a new worker do again what a lane did of round ``number`` before a stage: it begins at the last commit.
+
+        It does the same to the bit, so whoever read a packet of the worker that is gone has read the new one's.
+        """
+        self.pool.replace(lane)
+        for index, stage in self.stages(number):
+            cohorts = self.cohorts(number, stage)
+            if index < stage_index and lane < len(cohorts) and (cohorts[lane].places or cohorts[lane].measured):
+                self.perform(number, index, lane)
+
+    def perform(self, number: int, stage_index: int, lane: int) -> None:
+        """Do the stage of a lane's cohort; its rows wait for :meth:`commit`."""
+        cohort = self.cohorts(number, dict(self.stages(number))[stage_index])[lane]
         started = time.perf_counter() - self._began
         request = {
             "round": number,

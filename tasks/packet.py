@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -108,9 +109,11 @@ def decode(source: pa.Buffer | bytes, reference: Knowledge | None = None) -> tup
 
 
 def write(path: Path, buffer: pa.Buffer) -> None:
-    """Write a packet to ``path``, whose folder exists."""
-    with open(path, "wb") as file:
+    """Write a packet to ``path``, whose folder exists, at once: it may be read while it is written again."""
+    temporary = path.with_name(f".{path.name}.writing")
+    with open(temporary, "wb") as file:
         file.write(buffer)
+    os.replace(temporary, path)
 
 
 def read(path: Path, reference: Knowledge | None = None) -> Knowledge:

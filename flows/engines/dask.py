@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from distributed.client import FutureCancelledError
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
-from ..pool import ALLOCATOR, WorkerDiedError
+from ..pool import ALLOCATOR, PoolClosedError, WorkerDiedError
 from . import EngineError
 from .lanes import Lanes
 from .remote import perform_text, warm
@@ -23,13 +24,18 @@ PATIENCE = 60
 """Seconds that workers may take to come up."""
 LOOK = 2
 """Seconds after which it is looked whether the worker that is waited for is still there."""
+GONE = 5
+"""Seconds after which the scheduler knows that a worker is gone."""
+LOOK_FOR_NEW = 0.1
+"""Seconds between looks for a worker in place of one that died."""
 QUIET = ("distributed.nanny", "distributed.scheduler", "distributed.core", "distributed.batched", "distributed.worker")
 
 
 class DaskWorkers(Lanes):
     """One task at a time on each of as many Dask workers as there are lanes.
 
-    Tasks are bound to a worker by its address and are never done again by Dask: a round whose worker died begins anew.
+    Tasks are bound to a worker by its address, and Dask does none of them again: after a death it is for the run to say
+    what is.
     """
 
     def __init__(self, lanes: int, address: str | None) -> None:
@@ -62,20 +68,37 @@ class DaskWorkers(Lanes):
                 )
             lanes = min(lanes, found)
         super().__init__(lanes)
-        self.replace()
+        self._wait_for(lanes)
+        self._addresses = self._workers()[:lanes]
+        self._warm = [self._warmed(at) for at in self._addresses]
 
     def _workers(self) -> list[str]:
         return sorted(self._client.scheduler_info(n_workers=-1)["workers"])
 
-    def replace(self) -> None:
-        """Wait until there are workers enough, and give each lane one."""
+    def _wait_for(self, count: int) -> None:
         try:
-            self._client.wait_for_workers(self.lanes, timeout=PATIENCE)
+            self._client.wait_for_workers(count, timeout=PATIENCE)
         except (NotYet, TimeoutError):
-            there = len(self._workers())
-            raise EngineError(f"engine: {there} of {self.lanes} Dask workers came up within {PATIENCE} s") from None
-        self._addresses = self._workers()[: self.lanes]
-        self._warm = [self._client.submit(warm, workers=[at], pure=False) for at in self._addresses]
+            raise _too_few(len(self._workers()), self.lanes) from None
+
+    def _warmed(self, address: str) -> Any:
+        return self._client.submit(warm, workers=[address], pure=False)
+
+    def renew(self, lane: int) -> None:
+        """Wait for a worker that no lane has and give it to the lane; or its own, where that is not gone."""
+        began, before = time.monotonic(), self._addresses[lane]
+        while not (free := [at for at in self._workers() if at not in self._addresses]):
+            waited = time.monotonic() - began
+            if self._closed:
+                raise PoolClosedError("the workers were ended")
+            if waited > GONE and before in self._workers():
+                free = [before]
+                break
+            if waited > PATIENCE:
+                raise _too_few(len(self._workers()), self.lanes)
+            time.sleep(LOOK_FOR_NEW)
+        self._addresses[lane] = free[0]
+        self._warm[lane] = self._warmed(free[0])
 
     @property
     def process_ids(self) -> list[int]:
@@ -101,13 +124,17 @@ class DaskWorkers(Lanes):
             except (KilledWorker, FutureCancelledError, CommClosedError, OSError):
                 raise died from None
 
-    def close(self) -> None:
-        """End the workers where they were started here, in the middle of a stage if need be; else let them go."""
+    def end(self) -> None:
+        """End the workers where they were started here; else let them go."""
         with contextlib.suppress(Exception):
             self._client.close(timeout=1)
         if self._cluster is not None:
             with contextlib.suppress(Exception):
                 self._cluster.close(timeout=1)
+
+
+def _too_few(there: int, lanes: int) -> EngineError:
+    return EngineError(f"engine: {there} of {lanes} Dask workers came up within {PATIENCE} s")
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ LANE: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Lane)
 
 
 class RayWorkers(Lanes):
-    """An actor for each lane; one that died is replaced by a new one, and the round begins anew."""
+    """An actor for each lane; one that died is replaced by a new one."""
 
     def __init__(self, lanes: int, address: str | None) -> None:
         super().__init__(lanes)
@@ -77,18 +77,19 @@ class RayWorkers(Lanes):
             raise WorkerDiedError(f"worker {lane} (Ray) is gone ({reason})") from None
         return reply
 
-    def replace(self) -> None:
-        """Put new actors in place of all."""
-        self._end()
-        self._actors = [self._start() for _ in range(self.lanes)]
+    def renew(self, lane: int) -> None:
+        """Put a new actor in the lane."""
+        _kill(self._actors[lane])
+        self._actors[lane] = self._start()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """End the actors, and the cluster where it was started here."""
         for actor in self._actors:
-            with contextlib.suppress(Exception):
-                ray.kill(actor)
-
-    def close(self) -> None:
-        """End the actors, in the middle of a stage if need be, and the cluster where it was started here."""
-        self._end()
+            _kill(actor)
         if self._mine:
             ray.shutdown()
+
+
+def _kill(actor: Any) -> None:
+    with contextlib.suppress(Exception):
+        ray.kill(actor)

@@ -1,7 +1,7 @@
 """What a worker of a cluster runs: one request in, one reply out, both JSON; the run's folder stays open between them.
 
 A worker that was replaced in the middle of a round lacks what its agents have in memory, and must not go on as if it
-had. So each pool names its ``era``, and a worker that does not know the era answers only where it is told to begin it.
+had. So each lane names its ``era``, and a worker that does not know the era answers only where it is told to begin it.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_stage_changes_nothing(pool, 
     with killed_in_the_middle(pool, monkeypatch, 2):
         assert content(on(pool, *slow, progress=progress)) == expected
     (note,) = progress.said
-    assert "round 2 is done again" in note and "worker 1" in note
+    assert "its part of round 2 is done again" in note and "worker 1" in note
 
 
 def test_what_goes_wrong_in_a_stage_is_said_by_its_own_name(pool, launched, capfd):
@@ -124,7 +124,7 @@ def test_what_goes_wrong_in_a_stage_is_said_by_its_own_name(pool, launched, capf
     with pytest.raises(StageError, match="IndexError|KeyError|ValueError"):
         pool.perform(0, {"round": 1, "stage": 77, "places": (0,), "measured": ()})
     del session
-    pool.restart()
+    pool.replace(0)
 
 
 def test_a_worker_that_was_replaced_does_not_go_on_as_if_it_knew(monkeypatch, launched):
@@ -135,19 +135,21 @@ def test_a_worker_that_was_replaced_does_not_go_on_as_if_it_knew(monkeypatch, la
         def ask(self, lane, text):
             return perform_text(text)
 
-        def replace(self):
+        def renew(self, lane):
+            pass
+
+        def end(self):
             pass
 
     ready, pool = launched(SPEC + "recipe: fd\n"), InThisProcess(1)
     session = open_session(ready.folder, pool)
     session.begin(0)
-    (cohort,) = session.cohorts(0, session.plan.start)
-    session.perform(0, -1, 0, cohort)
+    session.perform(0, -1, 0)
     _OPEN.clear()  # what a process that begins knows
     with pytest.raises(WorkerDiedError, match="worker 0 was replaced in the middle of a round"):
-        session.perform(0, -1, 0, cohort)
-    pool.restart()
-    session.perform(0, -1, 0, cohort)
+        session.perform(0, -1, 0)
+    pool.replace(0)
+    session.perform(0, -1, 0)
     _OPEN.clear()
 
 

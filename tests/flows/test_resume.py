@@ -135,7 +135,9 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(begin, spec, undi
     assert not [path.name for path in folder.rglob(".*") if path.name != ".lock"]
 
 
-def test_a_second_process_is_refused_and_a_killed_worker_costs_a_round(begin, codistill, spec, undisturbed, tmp_path):
+def test_a_second_process_is_refused_and_a_killed_workers_part_is_done_again(
+    begin, codistill, spec, undisturbed, tmp_path
+):
     folder = tmp_path / undisturbed.name
     process = begin("run", spec, "--without-prefect", "--runs", tmp_path, "--workers", 2)
     until(lambda: committed(folder) >= 3, process)
