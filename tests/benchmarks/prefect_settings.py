@@ -108,7 +108,7 @@ def rows(found: Mapping[str, list[Cost]]) -> list[list[str]]:
 def main() -> None:
     """Measure and write the table."""
     parser = argparse.ArgumentParser(prog="python -m codistill.tests.benchmarks.prefect_settings")
-    parser.add_argument("--repeat", type=int, default=5, help="runs of each")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each")
     parser.add_argument("--no-write", action="store_true", help=f"print only, and leave {DOCUMENT} as it is")
     said = parser.parse_args()
     found: dict[str, list[Cost]] = {name: [] for name in VARIANTS}
@@ -118,8 +118,9 @@ def main() -> None:
         measure(spec, home, Path(work) / "first", {})  # the first start makes the database, and the data are prepared
         for turn in range(said.repeat):
             for index, (name, settings) in enumerate(VARIANTS.items()):
-                print(f"turn {turn + 1} of {said.repeat}: {name}", file=sys.stderr, flush=True)
-                found[name].append(measure(spec, home, Path(work) / f"{turn}-{index}", settings))
+                cost = measure(spec, home, Path(work) / f"{turn}-{index}", settings)
+                print(f"turn {turn + 1} of {said.repeat}: {name}: {cost}", file=sys.stderr, flush=True)
+                found[name].append(cost)
     made = table(HEADS, rows(found), words=3)
     made += (
         f"\n\n20 agents, 10 rounds, {task_runs()} task runs; medians of {said.repeat}, of recorded task runs the least."
