@@ -16,12 +16,13 @@ import triton.language as tl
 
 from ..aggregate_settings import Aggregation
 from .kd_parts import LN2, multiple
+from .kd_teachers import GROUP, STAGES, grouped, lowest, nothing, stepped
 
 ONE_PASS = 8192
 """Classes up to which a row stays in registers; above, it is read twice."""
 
 BLOCK = 4096
-"""Classes that are read at a time above that, eight a thread: with sixteen some rules spill registers."""
+"""Classes that are read at a time above that, sixteen a thread."""
 
 INFINITY = tl.constexpr(float("inf"))
 
@@ -136,26 +137,35 @@ def _aggregate_columns(
         heat_sums = tl.zeros((LANES,), tl.float32)
         for k in tl.static_range(K):
             start = clients[k] + row * multiple(strides[k], VECTOR)
-            top = -INFINITY
-            total = 0.0
-            heat_sum = 0.0
-            chosen = 0
-            for first in range(0, classes, BLOCK):
-                o = first + tl.arange(0, BLOCK)
+            # Each group of columns that a thread holds on its own, so that in the loop no thread waits for another.
+            group_tops = lowest(BLOCK)
+            group_totals = nothing(BLOCK)
+            group_sums = nothing(BLOCK)
+            group_choices = tl.zeros((BLOCK // GROUP,), tl.int32)
+            for first in tl.range(0, classes, BLOCK, num_stages=STAGES):
+                o = first + grouped(BLOCK)
                 t = tl.load(start + o, o < classes, -INFINITY).to(tl.float32)
-                highest = tl.max(t, 0)
-                higher = tl.maximum(top, highest)
-                base = tl.where(higher == -INFINITY, 0.0, higher)
-                cooler = tl.where(top == -INFINITY, 0.0, (top - base) * heat)
-                warm = (t - base) * heat
+                if BY == "votes":
+                    highest = tl.max(t, 1)
+                    place = tl.min(tl.where(t == highest[:, None], o, classes), 1)
+                    group_choices = tl.where(highest > group_tops, place, group_choices)
+                group_tops, fallen = stepped(group_tops, t)
+                cooler = fallen * heat
+                warm = (t - group_tops[:, None]) * heat
                 e = tl.exp2(warm)
                 if BY == "entropy":
-                    heat_sum = (heat_sum + cooler * total) * tl.exp2(cooler)
-                    heat_sum += tl.sum(tl.where(e == 0.0, 0.0, e * warm), 0)
-                if BY == "votes":
-                    chosen = tl.where(highest > top, tl.min(tl.where(t == highest, o, classes), 0), chosen)
-                total = total * tl.exp2(cooler) + tl.sum(e, 0)
-                top = higher
+                    group_sums = (group_sums + cooler * group_totals) * tl.exp2(cooler)
+                    group_sums += tl.sum(tl.where(e == 0.0, 0.0, e * warm), 1)
+                group_totals = group_totals * tl.exp2(cooler) + tl.sum(e, 1)
+            top = tl.max(group_tops, 0)
+            cooler = (group_tops - top) * heat
+            total = tl.sum(group_totals * tl.exp2(cooler), 0)
+            heat_sum = 0.0
+            if BY == "entropy":
+                # A group of which nothing counts is as far below as can be, and adds nothing.
+                group_sums = tl.where(group_totals == 0.0, 0.0, (group_sums + cooler * group_totals) * tl.exp2(cooler))
+                heat_sum = tl.sum(group_sums, 0)
+            chosen = tl.min(tl.where(group_tops == top, group_choices, classes), 0)
             tops = tl.where(lane == k, top, tops)
             totals = tl.where(lane == k, total, totals)
             heat_sums = tl.where(lane == k, heat_sum, heat_sums)
@@ -174,9 +184,11 @@ def _aggregate_columns(
         shares = tl.where(shares == 0.0, 0.0, shares / totals)
     if BY == "votes":
         shares = shares + tl.where(shares == 0.0, 0.0, 0.0 * totals)  # NaN for who says NaN
-    for first in range(0, classes, BLOCK):
-        o = first + tl.arange(0, BLOCK)
-        mean = tl.zeros((BLOCK,), tl.float32)
+    # From the last block to the first: what was read last may still be in the cache.
+    last = (classes - 1) // BLOCK * BLOCK
+    for first in tl.range(0, classes, BLOCK, num_stages=STAGES):
+        o = last - first + grouped(BLOCK)
+        mean = tl.zeros((BLOCK // GROUP, GROUP), tl.float32)
         if not FIRST:
             mean = _part(tl.load(means + row * classes + o, o < classes, 0.0), kept)
         for k in tl.static_range(K):
@@ -233,4 +245,4 @@ def aggregate_step(
             _aggregate_row[(count,)](*arguments, **constants, BLOCK=block, num_warps=max(1, block // 512))
         else:
             lanes = max(2, triton.next_power_of_2(len(rows)))
-            _aggregate_columns[(count,)](*arguments, **constants, BLOCK=BLOCK, LANES=lanes, num_warps=16)
+            _aggregate_columns[(count,)](*arguments, **constants, BLOCK=BLOCK, LANES=lanes, num_warps=8)

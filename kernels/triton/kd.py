@@ -20,11 +20,14 @@ IN_REGISTERS = {"forward": 8192, "reverse": 8192, "jsd": 8192, "decoupled": 4096
 A_WARP = {"forward": 512, "reverse": 512, "jsd": 512, "decoupled": 256}
 """Classes that a warp holds, by mode. Fewer cost more steps in reductions, more cost registers."""
 
-COLUMNS = 4096
+COLUMNS = 2048
 """Classes that a program handles at a time where it does not hold a row."""
 
 REGISTERS = 128
 """For each thread at most, where much is kept. Left alone, ptxas spills a few there to get below a smaller number."""
+
+REGISTERS_OF_COLUMNS = 168
+"""The same where a program does not hold a row: three programs of 128 threads fit, and none spills."""
 
 AHEAD = 32
 """32-bit registers a thread that reading all teachers ahead may take."""
@@ -145,8 +148,9 @@ def _launch(
         block, warps = COLUMNS, COLUMNS // 512
         detail(f"several passes over a row, {block:,} columns at a time")
         kernel = kd_columns
-    much = settings.mode != "forward" or len(teachers) > 4
-    kernel[(count,)](*arguments, **constants, BLOCK=block, num_warps=warps, maxnreg=REGISTERS if much else None)
+    much = settings.mode != "forward" or len(teachers) > (4 if kernel is kd_row else 1)
+    most = REGISTERS if kernel is kd_row else REGISTERS_OF_COLUMNS
+    kernel[(count,)](*arguments, **constants, BLOCK=block, num_warps=warps, maxnreg=most if much else None)
 
 
 def _average(settings: Kd) -> str:

@@ -1,8 +1,9 @@
 """``kd_loss`` for rows too long for registers: one program a row, which goes over its columns two to four times.
 
 First the normalisers of each teacher, of the student and, where logits are averaged, of the average; then, where the
-gradient needs a sum over the row (reverse, jsd, decoupled), that sum; last loss and gradient. Sums are kept by lane and
-added up after a loop, so that a step waits for one reduction at most. The launcher explains the arguments.
+gradient needs a sum over the row (reverse, jsd, decoupled), that sum; last loss and gradient. Each group of columns
+that a thread holds has its own sums and its own greatest value until after the loop, so that in it no thread waits for
+another. The launcher explains the arguments.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import triton
 import triton.language as tl
 
 from .kd_parts import LN2, LOG2E, cross_entropy, decoupled_target, label_of, log2_between, multiple, weighted
-from .kd_teachers import answer, mixed_logits, normaliser, shares_of, stepped
+from .kd_teachers import STAGES, answer, grouped, lowest, mixed_logits, normaliser, nothing, shares_of, stepped
 
 
 @triton.jit
@@ -54,7 +55,7 @@ def kd_columns(
     """Loss of a row and its gradient. ``out`` may be ``student``: each column is read for the last time before."""
     columns = multiple(columns, VECTOR)
     row = tl.program_id(0).to(tl.int64)
-    lanes = tl.arange(0, BLOCK)
+    lanes = grouped(BLOCK)
     z_row = student + row * multiple(student_stride, VECTOR)
     out_row = out + row * multiple(out_stride, VECTOR)
 
@@ -71,29 +72,33 @@ def kd_columns(
             entropies = entropies + (entropy,)
     shares = shares_of(entropies, teacher_weights, weight_stride, row, per_entropy, K, WEIGHTING)
     if AVERAGE == "logits":
-        mixed_top = -1e30
-        totals = tl.zeros((BLOCK,), tl.float32)
-        for start in range(0, columns, BLOCK):
+        mixed_tops = lowest(BLOCK)
+        totals = nothing(BLOCK)
+        for start in tl.range(0, columns, BLOCK, num_stages=STAGES):
             at = start + lanes
             mixed = mixed_logits(teachers, teacher_strides, row, at, at < columns, shares, K, VECTOR)
-            mixed_top, fallen = stepped(mixed_top, mixed)
-            totals = totals * tl.exp2(fallen * bits) + tl.exp2((mixed - mixed_top) * bits)
+            mixed_tops, fallen = stepped(mixed_tops, mixed)
+            powers = tl.exp2((mixed - mixed_tops[:, None]) * bits)
+            totals = totals * tl.exp2(fallen * bits) + tl.sum(powers, 1)
+        mixed_top = tl.max(mixed_tops, 0)
         tops = (mixed_top,)
-        logs = (tl.log2(tl.sum(totals, 0)),)
-    top = -1e30
-    totals = tl.zeros((BLOCK,), tl.float32)
-    hard_totals = tl.zeros((BLOCK,), tl.float32)  # of exp(z), for the cross entropy
-    sums = tl.zeros((BLOCK,), tl.float32)
-    for start in range(0, columns, BLOCK):
+        logs = (tl.log2(tl.sum(totals * tl.exp2((mixed_tops - mixed_top) * bits), 0)),)
+    group_tops = lowest(BLOCK)
+    totals = nothing(BLOCK)
+    hard_totals = nothing(BLOCK)  # of exp(z), for the cross entropy
+    sums = nothing(BLOCK)
+    for start in tl.range(0, columns, BLOCK, num_stages=STAGES):
         at = start + lanes
         z = tl.load(z_row + at, at < columns, float("-inf")).to(tl.float32)
-        top, fallen = stepped(top, z)
-        totals = totals * tl.exp2(fallen * bits) + tl.exp2((z - top) * bits)
+        group_tops, fallen = stepped(group_tops, z)
+        apart = z - group_tops[:, None]
+        totals = totals * tl.exp2(fallen * bits) + tl.sum(tl.exp2(apart * bits), 1)
         if CE:
-            hard_totals = hard_totals * tl.exp2(fallen * LOG2E) + tl.exp2((z - top) * LOG2E)
+            hard_totals = hard_totals * tl.exp2(fallen * LOG2E) + tl.sum(tl.exp2(apart * LOG2E), 1)
             if SMOOTH:
-                sums += tl.where(at < columns, z, 0.0)
-    log_total = tl.log2(tl.sum(totals, 0))
+                sums += tl.sum(tl.where(at < columns, z, 0.0), 1)
+    top = tl.max(group_tops, 0)
+    log_total = tl.log2(tl.sum(totals * tl.exp2((group_tops - top) * bits), 0))
 
     # What loss and gradient need of the label, before any gradient overwrites it.
     factor = scale
@@ -105,7 +110,7 @@ def kd_columns(
         label, live = label_of(labels, row, columns, ignore_index)
         at_label = tl.load(z_row + label, label >= 0, 0.0).to(tl.float32) - top
     if CE:
-        hard_total = tl.sum(hard_totals, 0)
+        hard_total = tl.sum(hard_totals * tl.exp2((group_tops - top) * LOG2E), 0)
         sum_apart = 0.0
         if SMOOTH:
             sum_apart = tl.sum(sums, 0) - top * columns
@@ -118,8 +123,8 @@ def kd_columns(
 
     # Sums over the row that the gradient of these distances needs.
     if MODE == "reverse" or MODE == "jsd":
-        sums = tl.zeros((BLOCK,), tl.float32)
-        for start in range(0, columns, BLOCK):
+        sums = nothing(BLOCK)
+        for start in tl.range(0, columns, BLOCK, num_stages=STAGES):
             at = start + lanes
             inside = at < columns
             log_q = (tl.load(z_row + at, inside, float("-inf")).to(tl.float32) - top) * bits - log_total
@@ -127,48 +132,51 @@ def kd_columns(
             p, log_p = answer(teachers, teacher_strides, row, at, inside, tops, logs, shares, bits, K, AVERAGE, VECTOR)
             if MODE == "jsd":
                 log_p = log2_between(p, q, jsd_weight)
-            sums += weighted(q, log_q - log_p)
+            sums += tl.sum(weighted(q, log_q - log_p), 1)
         from_student = tl.sum(sums, 0)
     if MODE == "decoupled":
-        rest_top_q = -1e30
-        rest_top_p = -1e30
-        totals_q = tl.zeros((BLOCK,), tl.float32)
-        totals_p = tl.zeros((BLOCK,), tl.float32)
-        for start in range(0, columns, BLOCK):
+        tops_q = lowest(BLOCK)
+        tops_p = lowest(BLOCK)
+        totals_q = nothing(BLOCK)
+        totals_p = nothing(BLOCK)
+        for start in tl.range(0, columns, BLOCK, num_stages=STAGES):
             at = start + lanes
             inside = at < columns
             log_q = (tl.load(z_row + at, inside, float("-inf")).to(tl.float32) - top) * bits - log_total
             p, log_p = answer(teachers, teacher_strides, row, at, inside, tops, logs, shares, bits, K, AVERAGE, VECTOR)
             log_q = tl.where(at == label, float("-inf"), log_q)
             log_p = tl.where(at == label, float("-inf"), log_p)
-            rest_top_q, fallen = stepped(rest_top_q, log_q)
-            totals_q = totals_q * tl.exp2(fallen) + tl.exp2(log_q - rest_top_q)
-            rest_top_p, fallen = stepped(rest_top_p, log_p)
-            totals_p = totals_p * tl.exp2(fallen) + tl.exp2(log_p - rest_top_p)
-        rest_q = rest_top_q + tl.log2(tl.sum(totals_q, 0))
-        rest_p = rest_top_p + tl.log2(tl.sum(totals_p, 0))
+            tops_q, fallen = stepped(tops_q, log_q)
+            totals_q = totals_q * tl.exp2(fallen) + tl.sum(tl.exp2(log_q - tops_q[:, None]), 1)
+            tops_p, fallen = stepped(tops_p, log_p)
+            totals_p = totals_p * tl.exp2(fallen) + tl.sum(tl.exp2(log_p - tops_p[:, None]), 1)
+        rest_top_q = tl.max(tops_q, 0)
+        rest_top_p = tl.max(tops_p, 0)
+        rest_q = rest_top_q + tl.log2(tl.sum(totals_q * tl.exp2(tops_q - rest_top_q), 0))
+        rest_p = rest_top_p + tl.log2(tl.sum(totals_p * tl.exp2(tops_p - rest_top_p), 0))
         y_p, log_y_p = answer(
             teachers, teacher_strides, row, label, label >= 0, tops, logs, shares, bits, K, AVERAGE, VECTOR
         )
         target, gap = decoupled_target(at_label * bits - log_total, log_y_p, rest_q, rest_p)
 
-    # Loss and gradient.
-    sums = tl.zeros((BLOCK,), tl.float32)
-    for start in range(0, columns, BLOCK):
-        at = start + lanes
+    # Loss and gradient, from the last block to the first: what was read last may still be in the cache.
+    sums = nothing(BLOCK)
+    last = (columns - 1) // BLOCK * BLOCK
+    for start in tl.range(0, columns, BLOCK, num_stages=STAGES):
+        at = last - start + lanes
         inside = at < columns
         apart = tl.load(z_row + at, inside, float("-inf")).to(tl.float32) - top
         log_q = apart * bits - log_total
         q = tl.exp2(log_q)
         p, log_p = answer(teachers, teacher_strides, row, at, inside, tops, logs, shares, bits, K, AVERAGE, VECTOR)
         if MODE == "forward":
-            sums += weighted(p, log_p - log_q)
+            sums += tl.sum(weighted(p, log_p - log_q), 1)
             slope = q - p
         elif MODE == "reverse":
             slope = (weighted(q, log_q - log_p) - q * from_student) * LN2
         elif MODE == "jsd":
             log_m = log2_between(p, q, jsd_weight)
-            sums += weighted(p, log_p - log_m)
+            sums += tl.sum(weighted(p, log_p - log_m), 1)
             slope = (weighted(q, log_q - log_m) - q * from_student) * ((1.0 - jsd_weight) * LN2)
         else:
             hit = at == label
@@ -176,7 +184,7 @@ def kd_columns(
             log_others_p = tl.where(hit, float("-inf"), log_p - rest_p)
             others_q = tl.exp2(log_others_q)
             others_p = tl.exp2(log_others_p)
-            sums += weighted(others_p, log_others_p - log_others_q)
+            sums += tl.sum(weighted(others_p, log_others_p - log_others_q), 1)
             slope = tl.where(hit, gap, -gap * others_q) * target_weight + (others_q - others_p) * other_weight
         if GRADIENT:
             gradient = slope * (kd_weight * temperature * factor)

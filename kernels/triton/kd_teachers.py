@@ -7,34 +7,64 @@ import triton.language as tl
 
 from .kd_parts import log2_add, log2_of, multiple, weighted
 
+GROUP = tl.constexpr(8)
+"""Columns side by side that a thread holds, so that what is said of them waits for no other thread."""
+
+
+STAGES = tl.constexpr(3)
+"""Blocks that are under way at once: two are read while one is worked on."""
+
 
 @triton.jit
-def stepped(top, values):
-    """Return the greater of ``top`` and what is in ``values``, and the difference."""
-    higher = tl.maximum(top, tl.max(values, 0))
-    return higher, top - higher
+def grouped(BLOCK: tl.constexpr):
+    """Return the columns of a block [BLOCK / GROUP, GROUP], a group in each row."""
+    return tl.arange(0, BLOCK // GROUP)[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
+
+
+@triton.jit
+def nothing(BLOCK: tl.constexpr):
+    """Return a sum without terms for every group of a block."""
+    return tl.zeros((BLOCK // GROUP,), tl.float32)
+
+
+@triton.jit
+def lowest(BLOCK: tl.constexpr):
+    """Return what every group's greatest value so far is before there is one: finite, for differences."""
+    return tl.full((BLOCK // GROUP,), -1e30, tl.float32)
+
+
+@triton.jit
+def stepped(tops, values):
+    """Return for each group the greater of ``tops`` and what is in ``values``, and the difference."""
+    higher = tl.maximum(tops, tl.max(values, 1))
+    return higher, tops - higher
 
 
 @triton.jit
 def normaliser(pointer, columns, bits, ENTROPY: tl.constexpr, BLOCK: tl.constexpr):
     """Return a row's greatest logit, log2 sum 2^(bits (t - greatest)), and its entropy in bits if asked."""
-    lanes = tl.arange(0, BLOCK)
-    top = -1e30
-    totals = tl.zeros((BLOCK,), tl.float32)
-    moments = tl.zeros((BLOCK,), tl.float32)
-    for start in range(0, columns, BLOCK):
+    lanes = grouped(BLOCK)
+    tops = lowest(BLOCK)
+    totals = nothing(BLOCK)
+    moments = nothing(BLOCK)
+    for start in tl.range(0, columns, BLOCK, num_stages=STAGES):
         at = start + lanes
         t = tl.load(pointer + at, at < columns, float("-inf")).to(tl.float32)
-        top, fallen = stepped(top, t)
-        centred = (t - top) * bits
+        tops, fallen = stepped(tops, t)
+        centred = (t - tops[:, None]) * bits
         powers = tl.exp2(centred)
         shrink = tl.exp2(fallen * bits)
         if ENTROPY:
-            moments = (moments + totals * (fallen * bits)) * shrink + weighted(powers, centred)
-        totals = totals * shrink + powers
-    total = tl.sum(totals, 0)
+            moments = (moments + totals * (fallen * bits)) * shrink + tl.sum(weighted(powers, centred), 1)
+        totals = totals * shrink + tl.sum(powers, 1)
+    top = tl.max(tops, 0)
+    fallen = (tops - top) * bits
+    shrink = tl.exp2(fallen)
+    total = tl.sum(totals * shrink, 0)
     entropy = 0.0
     if ENTROPY:
+        # A group of which nothing counts is as far below as can be, and adds nothing.
+        moments = tl.where(totals == 0, 0.0, (moments + totals * fallen) * shrink)
         entropy = tl.log2(total) - tl.sum(moments, 0) / total
     return top, tl.log2(total), entropy
 

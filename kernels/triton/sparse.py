@@ -15,11 +15,12 @@ import triton.language as tl
 
 from ..sparse_settings import SparseKd
 from .kd_parts import LN2, LOG2E, multiple
+from .kd_teachers import STAGES, stepped
 
 ONE_PASS = 8192
 """Classes up to which a row stays in registers; above, it is read twice."""
 
-BLOCK = 4096
+BLOCK = 2048
 """Classes that are read at a time above that."""
 
 MOST_KEPT = 8192
@@ -109,27 +110,29 @@ def _sparse_kd(
     start = student + row * row_stride
 
     if LOOPED:
-        top = -INFINITY
-        top_others = -INFINITY
-        total = 0.0
-        total_cold = 0.0
-        total_others = 0.0
-        for first in range(0, classes, WORDS * 32):
+        # Each word of 32 classes on its own, so that no step waits for all threads to have their say.
+        tops = tl.full((WORDS,), -1e30, tl.float32)
+        tops_others = tl.full((WORDS,), -1e30, tl.float32)
+        totals = tl.zeros((WORDS,), tl.float32)
+        totals_cold = tl.zeros((WORDS,), tl.float32)
+        totals_others = tl.zeros((WORDS,), tl.float32)
+        for first in tl.range(0, classes, WORDS * 32, num_stages=STAGES):
             o = first + columns
             z = tl.load(start + o, o < classes, -INFINITY).to(tl.float32)
-            higher = tl.maximum(top, tl.max(z))
-            base = tl.where(higher == -INFINITY, 0.0, higher)
-            total = total * tl.exp2((top - base) * heat) + tl.sum(tl.exp2((z - base) * heat))
+            tops, fallen = stepped(tops, z)
+            apart = z - tops[:, None]
+            totals = totals * tl.exp2(fallen * heat) + tl.sum(tl.exp2(apart * heat), 1)
             if HAS_LABELS:
-                total_cold = total_cold * tl.exp2((top - base) * LOG2E) + tl.sum(tl.exp2((z - base) * LOG2E))
-            top = higher
+                totals_cold = totals_cold * tl.exp2(fallen * LOG2E) + tl.sum(tl.exp2(apart * LOG2E), 1)
             z = _of_others(indices, row, first, z, o, k, WORDS, CHUNK)
-            higher = tl.maximum(top_others, tl.max(z))
-            base = tl.where(higher == -INFINITY, 0.0, higher)
-            total_others = total_others * tl.exp2((top_others - base) * heat)
-            total_others += tl.sum(tl.exp2((z - base) * heat))
-            top_others = higher
-        base_others = tl.where(top_others == -INFINITY, 0.0, top_others)
+            tops_others, fallen = stepped(tops_others, z)
+            totals_others = totals_others * tl.exp2(fallen * heat)
+            totals_others += tl.sum(tl.exp2((z - tops_others[:, None]) * heat), 1)
+        top = tl.max(tops, 0)
+        total = tl.sum(totals * tl.exp2((tops - top) * heat), 0)
+        total_cold = tl.sum(totals_cold * tl.exp2((tops - top) * LOG2E), 0)
+        base_others = tl.max(tops_others, 0)
+        total_others = tl.sum(totals_others * tl.exp2((tops_others - base_others) * heat), 0)
     else:
         z = tl.load(start + columns, columns < classes, -INFINITY).to(tl.float32)
         top = tl.max(z)
@@ -180,8 +183,10 @@ def _sparse_kd(
             by_cold = ce / total_cold
         out = slopes + row * classes
         if LOOPED:
-            for first in range(0, classes, WORDS * 32):
-                o = first + columns
+            # From the last block to the first: what was read last may still be in the cache.
+            last = (classes - 1) // (WORDS * 32) * (WORDS * 32)
+            for first in tl.range(0, classes, WORDS * 32, num_stages=STAGES):
+                o = last - first + columns
                 z = tl.load(start + o, o < classes, -INFINITY).to(tl.float32)
                 slope = by_all * tl.exp2((z - top) * heat)
                 # Kept classes may lie far above the others; what is written for them here is replaced below.

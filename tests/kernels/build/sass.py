@@ -22,7 +22,8 @@ _TENSOR_CORE = re.compile(r"^[HIQBD]G?MMA\b")
 def counts(kernel: Any) -> dict[str, int]:
     """Return instruction counts and resources of a kernel that Triton compiled, by name; all are whole numbers.
 
-    ``ldg`` are loads from global memory and ``ldg128`` those of 16 bytes a thread, ``stg`` and ``stg128`` stores,
+    ``ldg`` are loads from global memory and ``ldg128`` those of 16 bytes a thread, ``ldgsts`` and ``ldgsts128`` those
+    that go to shared memory while the thread goes on, ``stg`` and ``stg128`` stores,
     ``ldl`` and ``stl`` local memory, which is where spilled registers go. ``dots`` counts the matrix products of the
     source, ``tensor_core`` their instructions, ``hgmma`` those of whole warp groups.
     """
@@ -54,6 +55,8 @@ def counts(kernel: Any) -> dict[str, int]:
         "tensor_core": number(_TENSOR_CORE),
         "ldg": number(r"^LDG\b"),
         "ldg128": number(r"^LDG\b.*\.128"),
+        "ldgsts": number(r"^LDGSTS\b"),
+        "ldgsts128": number(r"^LDGSTS\b.*\.128"),
         "stg": number(r"^STG\b"),
         "stg128": number(r"^STG\b.*\.128"),
         "shared_bytes": shared,
