@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -148,8 +149,6 @@ def _in_words(existing: Any) -> str:
 
 def _plain(schema: Any) -> Any:
     """Return a schema as JSON brings it back."""
-    import json
-
     return json.loads(json.dumps(schema))
 
 

@@ -57,7 +57,7 @@ def _shared(control: RunFolder, progress: Progress) -> Iterator[None]:
         yield
 
 
-def do_cohort(session: Session, number: int, stage_index: int, lane: int, progress: Progress) -> None:
+def do_cohort(session: Session, number: int, stage_index: int, lane: int, cohort: Cohort, progress: Progress) -> None:
     """Do a stage for one cohort. Where its worker dies another begins the round for these agents, and for no others.
 
     Raises ``WorkerDiedError`` where the others die too.
@@ -66,7 +66,7 @@ def do_cohort(session: Session, number: int, stage_index: int, lane: int, progre
         try:
             if attempt > 1:
                 session.replace(number, stage_index, lane)
-            session.perform(number, stage_index, lane)
+            session.perform(number, stage_index, lane, cohort)
             return
         except WorkerDiedError as death:
             if attempt == TRIES:
@@ -79,7 +79,10 @@ def do_stage(session: Session, number: int, stage_index: int, cohorts: list[Coho
     name = dict(session.stages(number))[stage_index].name
     progress.stage(number, name, 0, len(cohorts))
     with ThreadPoolExecutor(len(cohorts)) as threads:
-        done = [threads.submit(do_cohort, session, number, stage_index, lane, progress) for lane in range(len(cohorts))]
+        done = [
+            threads.submit(do_cohort, session, number, stage_index, lane, cohort, progress)
+            for lane, cohort in enumerate(cohorts)
+        ]
         try:
             for count, future in enumerate(done, start=1):
                 future.result()

@@ -64,7 +64,8 @@ def given(spec: str, pool: Pool, progress: Progress) -> Iterator[Given]:
 def stage_task(folder: str, number: int, index: int, stage: str, cohort: int, of: int) -> None:
     """Do one stage of a round for one cohort of agents, on the cohort's worker."""
     session, progress = _OPEN[folder]
-    do_cohort(session, number, index, cohort - 1, progress)
+    dealt = session.cohorts(number, dict(session.stages(number))[index])
+    do_cohort(session, number, index, cohort - 1, dealt[cohort - 1], progress)
 
 
 @task(

@@ -28,7 +28,7 @@ def connected() -> Iterator[tuple[SyncPrefectClient, str]]:
     """
     if not server.configured():
         raise ServiceError(
-            "no Prefect server is configured; start one with `prefect server start` and say "
+            "no Prefect server is configured; start one with `codistill server start` and say "
             "`export PREFECT_API_URL=http://127.0.0.1:4200/api`, or use Cloud with `prefect cloud login`"
         )
     server.apply_settings()
@@ -70,7 +70,7 @@ def _probe(address: str, shown: str, settings: Any) -> None:
         ) from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ServiceError(
-            f"nothing answers at {shown} ({_cause(error)}); start the server with `prefect server start`, or correct "
+            f"nothing answers at {shown} ({_cause(error)}); start the server with `codistill server start`, or correct "
             "PREFECT_API_URL"
         ) from None
     except ValueError:

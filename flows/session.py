@@ -91,11 +91,10 @@ class Session:
         for index, stage in self.stages(number):
             cohorts = self.cohorts(number, stage)
             if index < stage_index and lane < len(cohorts) and (cohorts[lane].places or cohorts[lane].measured):
-                self.perform(number, index, lane)
+                self.perform(number, index, lane, cohorts[lane])
 
-    def perform(self, number: int, stage_index: int, lane: int) -> None:
-        """Do the stage of a lane's cohort; its rows wait for :meth:`commit`."""
-        cohort = self.cohorts(number, dict(self.stages(number))[stage_index])[lane]
+    def perform(self, number: int, stage_index: int, lane: int, cohort: Cohort) -> None:
+        """Do one cohort's stage; its rows wait for :meth:`commit`."""
         started = time.perf_counter() - self._began
         request = {
             "round": number,

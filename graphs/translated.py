@@ -52,6 +52,7 @@ def translated(agent: Agent, received: Knowledge, said: Translated, context: Con
     """
     assert isinstance(received, Rows) and received.owners is not None
     held, model = world.graph_of(context).share(agent), cast("Embedding", agent.models["model"])
+    quality: float | None = None
     for place, name in enumerate(received.contributors):
         rows = received.part(received.owners == place)
         if name == agent.name or not rows.items:
@@ -59,14 +60,18 @@ def translated(agent: Agent, received: Knowledge, said: Translated, context: Con
         found = fitting(agent, rows, "model", context)
         if found is None or not len(found[1]):
             continue
+        if quality is None:  # of what is kept, so each is ranked once
+            quality = _quality(model, held)
         before = {key: value.clone() for key, value in model.state_dict().items()}
-        quality = _quality(model, held)
         table, at, fit_rows = found
         with torch.no_grad():
             table[at] = torch.lerp(table[at], turned(fit_rows.values, table[at]), said.share)
         if said.epochs and len(held.train):
             descend(agent, said, context, held.train, held.trained, [])
-        if len(held.valid) and not _quality(model, held) > quality:
+        reached = _quality(model, held)
+        if reached > quality or not len(held.valid):
+            quality = reached
+        else:
             model.load_state_dict(before)
             sentence = f"what {name} told did not serve {agent.name}"
             agent.memory.note(Event(context.place, "filtered", "backtrack", rows.items, sentence))

@@ -7,9 +7,9 @@ memories stay in the run's folder, which all workers must see under the same pat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from importlib.util import find_spec
 
 from ...specs.engine import Engine
+from ..extras import missing
 from ..pool import Pool, Processes
 
 
@@ -51,8 +51,9 @@ def _ray(engine: Engine, lanes: int) -> Pool:
 
 
 def _need(module: str, extra: str) -> None:
-    if find_spec(module) is None:
-        raise EngineError(f"engine: {extra} needs the package {module}; pip install 'codistill[{extra}]'")
+    sentence = missing(module, extra)
+    if sentence is not None:
+        raise EngineError(f"engine: {sentence}")
 
 
 ENGINES: dict[str, Callable[[Engine, int], Pool]] = {"local": _local, "dask": _dask, "ray": _ray}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..pool import PoolClosedError
 from .remote import read_reply
 
 
-class Lanes:
+class Lanes(ABC):
     """The lanes of a pool whose workers are elsewhere; a kind of cluster says how text gets there and back."""
 
     def __init__(self, lanes: int) -> None:
@@ -51,14 +52,14 @@ class Lanes:
     def _begin_eras(self) -> None:
         self._eras, self._begun = [uuid.uuid4().hex for _ in range(self.lanes)], set[int]()
 
+    @abstractmethod
     def ask(self, lane: int, text: str) -> str:
         """Have worker ``lane`` do :func:`.remote.perform_text`; raise ``WorkerDiedError`` where it is gone."""
-        raise NotImplementedError
 
+    @abstractmethod
     def renew(self, lane: int) -> None:
         """See to it that the lane has a worker, of its own."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self) -> None:
         """End the workers, or let them go."""
-        raise NotImplementedError

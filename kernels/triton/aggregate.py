@@ -15,8 +15,8 @@ import triton
 import triton.language as tl
 
 from ..aggregate_settings import Aggregation
+from .columns import GROUP, STAGES, grouped, lowest, nothing, stepped
 from .kd_parts import LN2, multiple
-from .kd_teachers import GROUP, STAGES, grouped, lowest, nothing, stepped
 
 ONE_PASS = 8192
 """Classes up to which a row stays in registers; above, it is read twice."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .columns import STAGES, grouped, lowest, nothing, stepped
 from .kd_parts import LN2, LOG2E, cross_entropy, decoupled_target, label_of, log2_between, multiple, weighted
-from .kd_teachers import STAGES, answer, grouped, lowest, mixed_logits, normaliser, nothing, shares_of, stepped
+from .kd_teachers import answer, mixed_logits, normaliser, shares_of
 
 
 @triton.jit

@@ -14,8 +14,8 @@ import triton
 import triton.language as tl
 
 from ..sparse_settings import SparseKd
+from .columns import STAGES, stepped
 from .kd_parts import LN2, LOG2E, multiple
-from .kd_teachers import STAGES, stepped
 
 ONE_PASS = 8192
 """Classes up to which a row stays in registers; above, it is read twice."""

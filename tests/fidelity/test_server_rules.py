@@ -96,10 +96,10 @@ def test_fedtgps_server_step(margin, tau):
         ]
         found = aggregate(agent, packets, rule, context(number))
         assert found.ids.tolist() == [0, 1, 2, 4]
-        # Sixteen roundings of the largest number; without the margin it is five thousand times as far away, at least.
-        rounding = 16 * torch.finfo(torch.float32).eps * aim.abs().max()
+        # Eight roundings of the largest number; without the margin it is ten thousand times as far away, at least.
+        rounding = 8 * torch.finfo(torch.float32).eps * aim.abs().max()
         assert (found.values - aim).abs().max() < rounding
-        assert (found.values - other).abs().max() > 5000 * rounding
+        assert (found.values - other).abs().max() > 10000 * rounding
 
 
 # --- Zhang et al. 2021 (KT-pFL)

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-from codistill.flows import engines
 from codistill.flows.drive import run_plainly
 from codistill.flows.engines import EngineError, one_engine, open_engine
 from codistill.flows.engines.remote import read_reply
@@ -144,12 +143,13 @@ def test_a_worker_that_was_replaced_does_not_go_on_as_if_it_knew(monkeypatch, la
     ready, pool = launched(SPEC + "recipe: fd\n"), InThisProcess(1)
     session = open_session(ready.folder, pool)
     session.begin(0)
-    session.perform(0, -1, 0)
+    (cohort,) = session.cohorts(0, session.plan.start)
+    session.perform(0, -1, 0, cohort)
     _OPEN.clear()  # what a process that begins knows
     with pytest.raises(WorkerDiedError, match="worker 0 was replaced in the middle of a round"):
-        session.perform(0, -1, 0)
+        session.perform(0, -1, 0, cohort)
     pool.replace(0)
-    session.perform(0, -1, 0)
+    session.perform(0, -1, 0, cohort)
     _OPEN.clear()
 
 
@@ -186,7 +186,7 @@ def test_a_sweep_is_done_on_one_engine():
 
 @pytest.mark.parametrize(("kind", "module"), [("dask", "distributed"), ("ray", "ray")])
 def test_a_missing_package_is_named_with_its_extra(monkeypatch, kind, module):
-    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    monkeypatch.setattr("codistill.flows.extras.find_spec", lambda name: None)
     with pytest.raises(EngineError, match=rf"needs the package {module}; pip install 'codistill\[{kind}\]'"):
         open_engine(Engine(kind=kind), 1)
 

@@ -78,15 +78,18 @@ def test_the_number_of_workers_changes_nothing(conduct, small):
 @pytest.mark.parametrize("kind", ["rgcn", "compgcn", "attention"])
 def test_runs_by_dgl_and_by_torch_agree(conduct, small, kind):
     # TransE sees nothing of a bias that heads and tails have alike: its gradient is rounding alone, of which Adam
-    # makes whole steps. Scores stay the same, but not weights; DistMult sees all of it but for single numbers, whose
-    # gradient happens to be next to nothing: they may part by a thousandth of a step (0.05), all others by rounding.
+    # makes whole steps. Scores stay the same, but not weights; DistMult sees all of it but where a
+    # gradient happens to be next to nothing: one number of a table may part by a thousandth of a step (0.05).
     by_torch, by_dgl = (
         conduct(small(FEDE), f"agents[0].model={{distmult: {{dimension: 8, encoder: {{{kind}: {{backend: {one}}}}}}}}}")
         for one in ("torch", "dgl")
     )
     one, other = models(by_torch), models(by_dgl)
     assert farthest(one, other) < 5e-5
-    assert all((one[a][key] - other[a][key]).abs().mean() < 2e-6 for a in one for key in one[a])
+    for agent, tables in one.items():
+        for key, table in tables.items():
+            apart = (table - other[agent][key]).abs()
+            assert apart.mean() < 2e-6 and (apart >= 1e-5).sum() <= 1, (agent, key)
     assert last(by_torch) == pytest.approx(last(by_dgl), abs=1e-6)
 
 

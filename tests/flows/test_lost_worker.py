@@ -99,6 +99,8 @@ def test_only_the_agents_of_the_lost_worker_are_done_again(launched):
     ready, asked = launched(f"{SPEC}recipe: fd\n", "participation.share=1.0"), []
 
     class Once(Here):
+        done = False
+
         def perform(self, lane, request):
             asked.append((request["stage"], lane, tuple(request["places"])))
             if request["round"] == 2 and request["stage"] == 2 and lane == 1 and not self.done:
@@ -107,7 +109,6 @@ def test_only_the_agents_of_the_lost_worker_are_done_again(launched):
             return super().perform(lane, request)
 
     pool = Once(2)
-    pool.done = False
     session = open_session(ready.folder, pool)
     for number in (0, 1, 2):
         session.begin(number)

@@ -242,8 +242,8 @@ def advance(folder, rounds=None):
     for number in range(session.next_round, rounds + 1):
         session.begin(number)
         for index, stage in session.stages(number):
-            for lane in range(len(session.cohorts(number, stage))):
-                session.perform(number, index, lane)
+            for lane, cohort in enumerate(session.cohorts(number, stage)):
+                session.perform(number, index, lane, cohort)
         session.commit(number)
     return session.plan
 

@@ -156,8 +156,8 @@ def test_what_nothing_changed_is_carried_into_the_next_round(launched, stops):
         for number in range(session.next_round, stop + 1):
             session.begin(number)
             for index, stage in session.stages(number):
-                for lane in range(len(session.cohorts(number, stage))):
-                    session.perform(number, index, lane)
+                for lane, cohort in enumerate(session.cohorts(number, stage)):
+                    session.perform(number, index, lane, cohort)
             session.commit(number)
     for number in (3, 4):
         found = json.loads(folder.rows(number).read_text())

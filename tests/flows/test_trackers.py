@@ -9,7 +9,6 @@ from codistill.flows.drive import doing, run_plainly
 from codistill.flows.launch import launch
 from codistill.flows.pool import Here
 from codistill.flows.progress import SilentProgress
-from codistill.flows.trackers import need
 from codistill.specs.load import load_specs
 from codistill.specs.problems import SpecError
 from codistill.tasks.trackers import TRACKERS, TrackerError
@@ -139,7 +138,7 @@ def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(run, monkeypatch):
 
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
 def test_a_missing_package_is_named_with_its_extra(run, monkeypatch, name):
-    monkeypatch.setattr(need, "find_spec", lambda module: None)
+    monkeypatch.setattr("codistill.flows.extras.find_spec", lambda module: None)
     with pytest.raises(
         TrackerError, match=rf"track: {name} needs the package {name}; pip install 'codistill\[{name}\]'"
     ):

@@ -80,7 +80,7 @@ def test_no_server_is_configured():
 def test_a_server_that_is_down(monkeypatch):
     said = refused(monkeypatch, "http://127.0.0.1:9/api")
     assert said.startswith("nothing answers at http://127.0.0.1:9/api (") and "Connection refused" in said
-    assert said.endswith("start the server with `prefect server start`, or correct PREFECT_API_URL")
+    assert said.endswith("start the server with `codistill server start`, or correct PREFECT_API_URL")
 
 
 def test_a_server_that_is_slow(monkeypatch, answering):
