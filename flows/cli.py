@@ -197,6 +197,36 @@ def server_status() -> None:
     status_command()
 
 
+site = typer.Typer(help="Runs between organisations; see docs/operations.md.", no_args_is_help=True)
+app.add_typer(site, name="site")
+
+
+@site.command("key")
+def site_key() -> None:
+    """Print this user's public key, for specs and for `site join`; it is made where there is none."""
+    from .commands.site import key_command
+
+    key_command()
+
+
+@site.command("join")
+def site_join(
+    pool: Annotated[str, typer.Option(help="the site's name, that of its work pool and in specs")],
+    data: Annotated[Path, typer.Option(help="the folder of this site's data; nothing in it leaves")],
+    store: Annotated[str, typer.Option(help="the folder or fsspec URL that all sites reach, as it is called here")],
+    coordinator: Annotated[str, typer.Option(help="the coordinator's public key, as its `site key` prints it")],
+    share: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="a form of knowledge that may leave, such as logits; not said: whatever a spec asks for"),
+    ] = None,
+    limit: Annotated[float, typer.Option(min=0, help="MB that one letter may have")] = 256,
+) -> None:
+    """Be a site: do stages for the agents that live here, until interrupted."""
+    from .commands.site import join_command
+
+    join_command(pool, data, store, coordinator, share or [], limit)
+
+
 bench = typer.Typer(help="Measure; see docs/benchmarks.md and docs/kernels.md.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 
@@ -237,12 +267,15 @@ def _said(error: Exception) -> tuple[str, int] | None:
     from .engines import EngineError
     from .faults import storage_fault
     from .lock import InUseError
-    from .pool import StageError, StorageError, WorkerDiedError
+    from .pool import SiteAwayError, StageError, StorageError, WorkerDiedError
     from .report.reading import NotARunError
     from .server import ServerError
     from .service import ServiceError
+    from .sites.keys import KeyFileError
+    from .sites.letter import LetterRefusedError
+    from .sites.store import StoreError
 
-    if isinstance(error, (SpecError, EngineError, TrackerError, NotARunError)):
+    if isinstance(error, (SpecError, EngineError, TrackerError, NotARunError, KeyFileError)):
         return str(error), 2
     if isinstance(error, InUseError):
         return f"{error}; wait until it is done, or end it: two never share a folder", 2
@@ -253,7 +286,9 @@ def _said(error: Exception) -> tuple[str, int] | None:
         return f"a stage failed in a worker: {error}", 1
     if isinstance(error, WorkerDiedError):
         return f"{error}, again and again; the same command goes on from the last finished round", 1
-    if isinstance(error, (ServerError, ServiceError)):
+    if isinstance(error, SiteAwayError):
+        return f"{error}; the same command goes on from the last finished round", 1
+    if isinstance(error, (ServerError, ServiceError, StoreError, LetterRefusedError)):
         return str(error), 1
     return None
 

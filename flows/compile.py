@@ -31,6 +31,10 @@ def digest_of(spec: Spec, data_digest: str, partition_digest: str, origin: Plan 
     said["data"].pop("root")
     for words in ("cite", "differs"):
         said["recipe"].pop(words)
+    for part in (*said["agents"], said["data"]["public"] or {}):  # a key that says nothing makes no other run
+        for key in ("site", "dataset"):
+            if part.get(key, "") is None:
+                del part[key]
     parts = [__version__, said, data_digest, partition_digest, *([origin.digest] if origin is not None else [])]
     text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -141,6 +145,7 @@ def _learners(spec: Spec, group: AgentGroup, holdings: Holdings, classes: int) -
             availability=group.availability,
             joins=group.joins,
             leaves=group.leaves,
+            site=group.site or "" if spec.engine.kind == "sites" else "",
         )
         for name in names_in(group)
     ]
@@ -170,7 +175,8 @@ def _with_models(topology: Topology, recipe: Recipe) -> Topology:
 
 def _aggregators(topology: Topology, holdings: Holdings, classes: int, learners: int) -> list[AgentPlan]:
     made: list[AgentPlan] = []
-    tested = sum(len(ids) for ids in holdings.partition.test)
+    # Above sites there is nothing to test with: their test data stay with them.
+    tested = sum(len(ids) for ids in holdings.partition.test) if holdings.told else 0
     for one in topology.aggregators:
         model, identity = None, None
         if one.model is not None:

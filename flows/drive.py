@@ -12,7 +12,7 @@ from .folder import RunFolder
 from .launch import Ready
 from .live import Progress
 from .lock import InUseError, locked
-from .pool import Pool, StageError, WorkerDiedError
+from .pool import Pool, SiteAwayError, StageError, WorkerDiedError
 from .session import Cohort, Session, open_session
 from .trackers.tell import telling
 
@@ -38,11 +38,12 @@ def doing(part: RunFolder, ready: Ready, pool: Pool, progress: Progress) -> Iter
         with telling(() if control else ready.track, part, plan, progress) as session.telling:
             try:
                 yield session
-            except (StageError, WorkerDiedError):
+            except (StageError, SiteAwayError, WorkerDiedError):
                 with suppress(OSError):  # the disk may be full
                     part.note(status="failed")
                 raise
-            finish(part, plan, None if control else ready.control)
+            pool.finish()
+            finish(part, session.plan, None if control else ready.control)
 
 
 @contextmanager
@@ -77,28 +78,39 @@ def do_cohort(session: Session, number: int, stage_index: int, lane: int, cohort
 def do_stage(session: Session, number: int, stage_index: int, cohorts: list[Cohort], progress: Progress) -> None:
     """Do all cohorts of a stage, each on its worker, and wait for them."""
     name = dict(session.stages(number))[stage_index].name
-    progress.stage(number, name, 0, len(cohorts))
+    busy = sum(map(bool, cohorts))
+    progress.stage(number, name, 0, busy)
     with ThreadPoolExecutor(len(cohorts)) as threads:
         done = [
             threads.submit(do_cohort, session, number, stage_index, lane, cohort, progress)
             for lane, cohort in enumerate(cohorts)
+            if cohort
         ]
         try:
             for count, future in enumerate(done, start=1):
                 future.result()
-                progress.stage(number, name, count, len(cohorts))
+                progress.stage(number, name, count, busy)
         except KeyboardInterrupt:  # what is left of the stage may take long, and will be done again
             session.pool.close()
             raise
 
 
 def do_round(session: Session, number: int, progress: Progress, stage_by: StageDoer = do_stage) -> None:
-    """Do one round, each stage as ``stage_by`` does it. Committing it is the caller's."""
-    session.begin(number)
-    for index, stage in session.stages(number):
-        cohorts = session.cohorts(number, stage)
-        if any(cohort.places or cohort.measured for cohort in cohorts):
-            stage_by(session, number, index, cohorts, progress)
+    """Do one round, each stage as ``stage_by`` does it. Committing it is the caller's.
+
+    A round for which a site was waited too long is done again without it.
+    """
+    while True:
+        session.begin(number)
+        try:
+            for index, stage in session.stages(number):
+                cohorts = session.cohorts(number, stage)
+                if any(cohorts):
+                    stage_by(session, number, index, cohorts, progress)
+            return
+        except SiteAwayError as away:
+            session.leave_out(number, away)
+            progress.note(f"{away}; round {number} goes on without it")
 
 
 class Meter:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from ..tasks import packet
@@ -19,7 +18,7 @@ from ..tasks.parameters import due
 from ..tasks.share import share
 from . import references
 from .exchange_rules import ExchangeRules, weighing
-from .folder import RunFolder, piece_beside
+from .mail import Mail
 from .plan import Plan
 from .versions import Versions
 
@@ -27,13 +26,13 @@ from .versions import Versions
 class Post:
     """Carries knowledge along the links of a plan."""
 
-    def __init__(self, folder: RunFolder, plan: Plan) -> None:
-        self._folder, self._plan = folder, plan
+    def __init__(self, mail: Mail, plan: Plan) -> None:
+        self._mail, self._plan = mail, plan
         central = len(plan.agents) > plan.learners
         self._rules = [ExchangeRules(exchange, central) for exchange in plan.exchanges]
         self._versions = Versions(plan)
         self._neighbours = lru_cache(maxsize=2)(plan.neighbours)
-        self._last: tuple[Path, Knowledge] | None = None
+        self._last: tuple[tuple[int, int, str], Knowledge] | None = None
 
     def due(self, exchange: int, number: int) -> bool:
         """Whether the exchange takes place in round ``number``."""
@@ -45,10 +44,13 @@ class Post:
         more = {} if holds is None else {references.HOLDS: str(holds)}
         return packet.Label(sender, number, exchange, progress, more)
 
-    def _read(self, path: Path, reference: Knowledge | None) -> Knowledge:
-        """Read a packet; the last one stays at hand, for a broadcast is read by many agents in turn."""
-        if self._last is None or self._last[0] != path:
-            self._last = (path, packet.read(path, reference))
+    def _delivered(self, number: int, exchange: int, name: str, reference: Knowledge | None) -> Knowledge | None:
+        """Read a delivery; the last one stays at hand, for a broadcast is read by many agents in turn."""
+        if self._last is None or self._last[0] != (number, exchange, name):
+            message = self._mail.get(number, exchange, name)
+            if message is None:
+                return None
+            self._last = ((number, exchange, name), packet.decode(message, reference)[0])
         return self._last[1]
 
     def _row(
@@ -96,7 +98,7 @@ class Post:
         label = self._label(agent.name, number, exchange, None if held is None else held[1])
         encoding = rules.encoding("up", reference)
         message = share(given, encoding, label, reference)
-        packet.write(self._folder.packet(number, exchange, str(place)), message)
+        self._mail.put(number, exchange, str(place), message)
         return message.size, encoding
 
     def _heard(
@@ -109,13 +111,15 @@ class Post:
     ) -> list[tuple[int, Knowledge]]:
         """Return what arrives from ``senders``, but for what is late, and what those ``before`` sent too late then."""
         this = self._plan.round(number)
-        sent = [(s, self._folder.packet(number, exchange, str(s))) for s in senders if s not in this.late]
-        sent += [(s, self._folder.packet(number - 1, exchange, str(s))) for s in this.stale if s in before]
-        return [
-            (sender, marked(packet.read(path, reference), self._plan.agents[sender].name))
-            for sender, path in sorted(sent)
-            if path.exists()
-        ]
+        sent = [(s, number) for s in senders if s not in this.late]
+        sent += [(s, number - 1) for s in this.stale if s in before]
+        found: list[tuple[int, Knowledge]] = []
+        for sender, then in sorted(sent):
+            message = self._mail.get(then, exchange, str(sender))
+            if message is not None:
+                arrived, _ = packet.decode(message, reference)
+                found.append((sender, marked(arrived, self._plan.agents[sender].name)))
+        return found
 
     def merged(self, agent: Agent, place: int, number: int, exchange: int, context: Context) -> Knowledge | None:
         """Return an aggregator's one piece of knowledge from what its children sent; None if nothing came."""
@@ -150,20 +154,13 @@ class Post:
     def _arrived(self, agent: Agent, place: int, number: int, exchange: int) -> Knowledge | None:
         parent = self._plan.agents[place].parent
         assert parent is not None
-        path = self._delivery(number, exchange, parent, place)
-        if path is None:
-            return None
         held = references.kept(agent, exchange)
-        arrived = self._read(path, None if held is None else held[0])
-        if self._rules[exchange].differences:
-            references.keep(agent, exchange, arrived, number)
-        return arrived
-
-    def _delivery(self, number: int, exchange: int, parent: int, child: int) -> Path | None:
-        for name in (f"{parent}-to-{child}", f"{parent}-to-all"):
-            path = self._folder.packet(number, exchange, name)
-            if path.exists():
-                return path
+        for name in (f"{parent}-to-{place}", f"{parent}-to-all"):
+            arrived = self._delivered(number, exchange, name, None if held is None else held[0])
+            if arrived is not None:
+                if self._rules[exchange].differences:
+                    references.keep(agent, exchange, arrived, number)
+                return arrived
         return None
 
     def deliver(self, agent: Agent, place: int, number: int, exchange: int, hand: Item) -> list[list[Any]]:
@@ -187,21 +184,22 @@ class Post:
             encoding = rules.encoding("down", reference)
             if name not in sizes:
                 message = share(given, encoding, self._label(agent.name, number, exchange), reference)
-                packet.write(self._folder.packet(number, exchange, name), message)
+                self._mail.put(number, exchange, name, message)
                 sizes[name] = message.size
                 if reference is not None:
                     total = references.as_received(message, reference, total)
             rows[child] = self._row(exchange, (place, child), given, encoding, sizes[name], "delivered")
         kind = KEPT_AS[FORMS[total.form].keyed_by]
         agent.memory.hold(kind, f"delivered {exchange}", total, number, hand.contributor)
+        self._mail.remember(number, exchange, place, total)
         return [rows[child] for child in sorted(rows)]
 
     def _held_by(self, child: int, number: int, exchange: int, last: tuple[Knowledge, int] | None) -> Knowledge | None:
         """Return the last delivery if the child said on its packet of this round that it holds it."""
-        path = self._folder.packet(number, exchange, str(child))
-        if not self._rules[exchange].differences or not path.exists():
+        if not self._rules[exchange].differences:
             return None
-        return references.common(last, references.holds(path))
+        message = self._mail.get(number, exchange, str(child))
+        return None if message is None else references.common(last, references.holds(message))
 
     def _for(
         self,
@@ -250,10 +248,10 @@ class Post:
             return None, []
         version, hops = max(held)[0], -max(held)[1]
         kind = KEPT_AS[FORMS[self._rules[exchange].form].keyed_by]
-        path = piece_beside(self._folder.state(version, above[hops]), kind, f"delivered {exchange}")
-        if not path.exists():
+        last = self._mail.remembered(version, exchange, above[hops], kind)
+        if last is None:
             return None, []
-        carried: Knowledge = packet.read(path)
+        carried, _ = packet.decode(last)
         if self._fitting(carried, place, exchange) is None:
             return None, []
         rows = []

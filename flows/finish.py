@@ -20,10 +20,7 @@ def finish(folder: RunFolder, plan: Plan, control: RunFolder | None) -> None:
     seconds = write_tables(folder, plan)
     if control is not None:
         _copy(control.table("metrics"), folder.table("control"))
-    left = left_by(folder, plan)
-    for agent in plan.agents:
-        if agent.model is not None and agent.name in left:
-            _copy(left[agent.name], folder.model(agent.name))
+    put_models(folder, plan)
     write_privacy(folder, plan)
     _summarise(folder)
     finished = time.strftime("%Y-%m-%dT%H:%M:%S%z")
@@ -31,6 +28,14 @@ def finish(folder: RunFolder, plan: Plan, control: RunFolder | None) -> None:
     from .report.write import write_report
 
     write_report(folder.path)
+
+
+def put_models(folder: RunFolder, plan: Plan) -> None:
+    """Write the models that the last rounds left, of those agents whose state is in the folder."""
+    left = left_by(folder, plan)
+    for agent in plan.agents:
+        if agent.model is not None and agent.name in left:
+            _copy(left[agent.name], folder.model(agent.name))
 
 
 def _copy(source: Path, target: Path) -> None:

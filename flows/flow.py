@@ -147,8 +147,8 @@ def _rounds(session: Session, folder: str, progress: Progress, artifacts: Artifa
 
     def as_tasks(session: Session, number: int, index: int, cohorts: list[Cohort], progress: Progress) -> None:
         nonlocal count
-        count += len(cohorts)
-        _stage(session, folder, number, index, len(cohorts), progress)
+        count += sum(map(bool, cohorts))
+        _stage(session, folder, number, index, cohorts, progress)
 
     for number in range(first, last + 1):
         do_round(session, number, progress, as_tasks)
@@ -157,21 +157,22 @@ def _rounds(session: Session, folder: str, progress: Progress, artifacts: Artifa
     return count
 
 
-def _stage(session: Session, folder: str, number: int, index: int, cohorts: int, progress: Progress) -> None:
+def _stage(session: Session, folder: str, number: int, index: int, cohorts: list[Cohort], progress: Progress) -> None:
     name = dict(session.stages(number))[index].name
-    progress.stage(number, name, 0, cohorts)
     values: list[dict[str, Any]] = [
-        {"folder": folder, "number": number, "index": index, "stage": name, "cohort": lane + 1, "of": cohorts}
-        for lane in range(cohorts)
+        {"folder": folder, "number": number, "index": index, "stage": name, "cohort": lane + 1, "of": len(cohorts)}
+        for lane, cohort in enumerate(cohorts)
+        if cohort
     ]
-    if cohorts == 1:
+    progress.stage(number, name, 0, len(values))
+    if len(values) == 1:
         stage_task(**values[0])
     else:
         waiting = [stage_task.submit(**value) for value in values]
         try:
             for count, future in enumerate(waiting, start=1):
                 future.wait()
-                progress.stage(number, name, count, cohorts)
+                progress.stage(number, name, count, len(values))
         except KeyboardInterrupt:
             session.pool.close()
             raise

@@ -72,6 +72,16 @@ class RunFolder:
         return self.path / "ids.arrow"
 
     @property
+    def mail(self) -> Path:
+        """How letters are written and read, where agents live on sites."""
+        return self.path / "mail.json"
+
+    @property
+    def left_out(self) -> Path:
+        """Who was left out of which round because its site was away."""
+        return self.path / "left-out.json"
+
+    @property
     def checkpoint(self) -> Path:
         """The last committed round."""
         return self.path / "checkpoint.json"

@@ -24,7 +24,7 @@ from ..specs.tree import locate
 from ..tasks.choice import Choice
 from .compile import agent_names, compile_spec
 from .folder import PARTS, RunFolder, replace_text, replacing
-from .holdings import Holdings, hold
+from .holdings import Holdings, hold, write_ids
 from .lock import NAME as LOCK
 from .lock import locked
 from .origin import Origin, OriginError, finished_run, inherit, origin_of, refuse_unfitting
@@ -223,9 +223,7 @@ def _write(
     resolved["continue"] = "anew" if origin is None else origin.pinned()
     replace_text(folder.spec, dump(resolved))
     plan.write(folder.plan)
-    table = holdings.ids()
-    with replacing(folder.ids) as path, pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as file:
-        file.write_table(table)
+    write_ids(folder.ids, holdings.ids())
     with replacing(folder.table("partition")) as path:
         pq.write_table(holdings.table(agent_names(spec)), path)
     info = {

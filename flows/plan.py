@@ -39,6 +39,8 @@ class AgentPlan:
     availability: float = 1.0
     joins: int = 1
     leaves: int | None = None
+    site: str = ""
+    """The site where it lives; nothing where all agents live together, or it is the coordinator's."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,11 @@ class Plan:
         return [(begin, min(begin + size - 1, self.rounds)) for begin in range(first, self.rounds + 1, size)]
 
     def write(self, path: Path) -> None:
-        """Write the plan as JSON, one agent, stage or round a line."""
+        """Write the plan as :meth:`text` gives it."""
+        replace_text(path, self.text())
+
+    def text(self) -> str:
+        """Return the plan as JSON, one agent, stage or round a line."""
         data = asdict(self)
         lines = []
         for key, value in data.items():
@@ -218,12 +224,17 @@ class Plan:
                 lines.append(f'"{key}": [\n  {rows}\n]')
             else:
                 lines.append(f'"{key}": {json.dumps(value)}')
-        replace_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
+        return "{\n" + ",\n".join(lines) + "\n}\n"
 
     @classmethod
     def read(cls, path: Path) -> Plan:
         """Return the plan that ``write`` wrote."""
-        data = json.loads(path.read_text(encoding="utf-8"))
+        return cls.parse(path.read_text(encoding="utf-8"))
+
+    @classmethod
+    def parse(cls, text: str) -> Plan:
+        """Return the plan that :meth:`text` gave."""
+        data = json.loads(text)
         data["agents"] = tuple(AgentPlan(**row) for row in data["agents"])
         data["start"] = _stage(data["start"])
         data["stages"] = tuple(_stage(row) for row in data["stages"])

@@ -28,6 +28,14 @@ class WorkerDiedError(RuntimeError):
     """A worker process ended without an answer; what it did of the round can be done again by another."""
 
 
+class SiteAwayError(RuntimeError):
+    """A site was away for longer than the spec has the run wait for it."""
+
+    def __init__(self, site: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.site = site
+
+
 class PoolClosedError(RuntimeError):
     """The workers were ended, as by an interrupt, while somebody still waited for them."""
 
@@ -54,9 +62,19 @@ class Pool(Protocol):
     """Somebody who does stages. ``lane`` says which of its workers; one lane does one thing at a time."""
 
     lanes: int
+    sites: tuple[str, ...]
+    """What each lane is called where agents are bound to lanes; "" is the coordinator's. Else nothing."""
 
     def open(self, folder: Path) -> None:
-        """Turn to the run at ``folder``."""
+        """Turn to the run at ``folder``; what workers held of it is forgotten."""
+        ...
+
+    def away(self) -> frozenset[str]:
+        """Return the sites that were away when they were last waited for, and were not heard of since."""
+        ...
+
+    def finish(self) -> None:
+        """Have everybody put away what is left of the run, which is finished."""
         ...
 
     def perform(self, lane: int, request: dict[str, Any]) -> dict[str, Any]:
@@ -72,7 +90,20 @@ class Pool(Protocol):
         ...
 
 
-class Processes:
+class Placeless:
+    """What pools have in common whose workers do any agent's work."""
+
+    sites: tuple[str, ...] = ()
+
+    def away(self) -> frozenset[str]:
+        """Return nothing: there are no sites."""
+        return frozenset()
+
+    def finish(self) -> None:
+        """Do nothing: all of a run is in its folder."""
+
+
+class Processes(Placeless):
     """Worker processes that stay for the whole run, so that data and models stay resident.
 
     They are started before there is a run to open: importing torch takes them as long as the rest of the set-up.
@@ -151,7 +182,7 @@ def _end(processes: list[subprocess.Popen[str]]) -> None:
         process.stdout.close()
 
 
-class Here:
+class Here(Placeless):
     """Does stages in this process, one after another: for tests and debuggers."""
 
     def __init__(self, lanes: int = 1) -> None:

@@ -83,6 +83,8 @@ def exchange_bytes(
     if numbers and topology.aggregators:
         returned = [size + MODEL + tensors * (TENSOR + 24) + numbers * 4 for size in returned]
         foretold = False
+    if not holdings.told and FORMS[exchange.form].keyed_by == "class":
+        foretold = False  # which classes an agent holds, its site keeps to itself
     foretold &= not filtered and (answer is None or answer.by.name == "nearest")
     more = tuple(told) if any(told) else ()
     return replace(exchange, up_bytes=tuple(sent), down_bytes=tuple(returned), told_bytes=more, exact=foretold)

@@ -7,8 +7,6 @@ Where the two rounds agree a packet is a difference, else it is whole.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pyarrow as pa
 
 from ..tasks import packet
@@ -36,10 +34,9 @@ def delivered(agent: Agent, exchange: int) -> tuple[Knowledge, int] | None:
     return None if item is None else (item.knowledge, item.round)
 
 
-def holds(path: Path) -> int | None:
+def holds(message: pa.Buffer) -> int | None:
     """Return the round of the delivery that the sender of a packet holds, or None."""
-    with pa.memory_map(str(path)) as source:
-        head = pa.ipc.open_stream(source).schema.metadata or {}
+    head = pa.ipc.open_stream(message).schema.metadata or {}
     said = head.get(HOLDS.encode())
     return None if said is None else int(said)
 

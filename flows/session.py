@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .folder import RunFolder
+from .left_out import read_left_out, read_plan, write_left_out
 from .plan import Plan, StagePlan
-from .pool import Pool
+from .pool import Pool, SiteAwayError
 from .trackers.tell import Telling
 from .versions import Versions
 
@@ -18,6 +19,8 @@ TOLD = ("metrics", "ledger", "memory", "stores", "events", "embeddings")
 """The tables that stages have rows for."""
 START = -1
 """The stage before the first round."""
+LEFT_OUT = "left out"
+"""The status in the ledger of a packet that was not sent, for its sender's site was away."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,10 @@ class Cohort:
     places: tuple[int, ...]
     measured: tuple[int, ...] = ()
 
+    def __bool__(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.places or self.measured)
+
 
 class Session:
     """Knows how far the run is and does what comes next. Both engines, with and without Prefect, drive one."""
@@ -34,6 +41,7 @@ class Session:
     def __init__(self, folder: RunFolder, plan: Plan, pool: Pool) -> None:
         self.folder, self.plan, self.pool = folder, plan, pool
         self._versions = Versions(plan)
+        self._left_out = read_left_out(folder)
         self._replies: dict[tuple[int, int], dict[str, Any]] = {}
         self._began = self._committed = time.perf_counter()
         self._before: dict[str, dict[int, list[list[Any]]]] = {}
@@ -55,23 +63,55 @@ class Session:
         return [(START, self.plan.start)] if number == 0 else list(enumerate(self.plan.stages))
 
     def begin(self, number: int) -> None:
-        """Begin round ``number`` from what is committed."""
+        """Begin round ``number`` from what is committed, without agents whose site is still away."""
         self.folder.begin(number)
         self._replies.clear()
+        still = {place for place, agent in enumerate(self.plan.agents) if agent.site and agent.site in self.pool.away()}
+        if number > 0 and still.intersection(self.plan.taking_part(number)):
+            self._take_out(number, still)
+
+    def leave_out(self, number: int, away: SiteAwayError) -> None:
+        """Take the agents of a site out of round ``number``, which begins anew with what every agent was before.
+
+        Raises ``SiteAwayError`` where that leaves nobody, and at the start, for which everybody is needed.
+        """
+        if number == 0:
+            raise away
+        self._take_out(number, {place for place, agent in enumerate(self.plan.agents) if agent.site == away.site})
+
+    def _take_out(self, number: int, gone: set[int]) -> None:
+        there = set(self.plan.taking_part(number))
+        if there <= gone:
+            every = sorted({self.plan.agents[place].site for place in there})
+            raise SiteAwayError(every[0], f"nothing is heard of any site in round {number} ({', '.join(every)})")
+        self._left_out[number] = tuple(sorted({*self._left_out.get(number, ()), *gone.intersection(there)}))
+        write_left_out(self.folder, self._left_out)
+        self.plan = read_plan(self.folder)
+        self._versions = Versions(self.plan)
+        self.pool.open(self.folder.path)
 
     def cohorts(self, number: int, stage: StagePlan) -> list[Cohort]:
-        """Deal a stage's agents out to the lanes: the heaviest first, each to the lane with the least to do."""
+        """Deal a stage's agents out to the lanes: each to its site's, or else as :func:`_dealt` does."""
         if stage.tier >= 0:
-            return _dealt(self.plan.aggregating(number, stage.tier), self.pool.lanes, lambda place: 1.0)
+            return self._deal(self.plan.aggregating(number, stage.tier), lambda place: 1.0)
         everybody = tuple(range(self.plan.learners))
         places = everybody if number == 0 else self.plan.taking_part(number)
-        cohorts = _dealt(places, self.pool.lanes, lambda place: self.plan.agents[place].work)
+        cohorts = self._deal(places, lambda place: self.plan.agents[place].work)
         if (stage.last or number == 0) and self.plan.measured(number):
             rest = sorted(self._not_measured_since(number) - self._versions.changed(number))
             for index, place in enumerate(rest):
-                at = index % len(cohorts)
+                at = self._lane_of(place) if self.pool.sites else index % len(cohorts)
                 cohorts[at] = Cohort(cohorts[at].places, (*cohorts[at].measured, place))
         return cohorts
+
+    def _deal(self, places: tuple[int, ...], weight: Callable[[int], float]) -> list[Cohort]:
+        if not self.pool.sites:
+            return _dealt(places, self.pool.lanes, weight)
+        bound = [(self._lane_of(place), place) for place in places]
+        return [Cohort(tuple(place for at, place in bound if at == lane)) for lane in range(self.pool.lanes)]
+
+    def _lane_of(self, place: int) -> int:
+        return self.pool.sites.index(self.plan.agents[place].site)
 
     def _not_measured_since(self, number: int) -> set[int]:
         """Agents that a round changed after the last measurement before ``number``."""
@@ -90,7 +130,7 @@ class Session:
         self.pool.replace(lane)
         for index, stage in self.stages(number):
             cohorts = self.cohorts(number, stage)
-            if index < stage_index and lane < len(cohorts) and (cohorts[lane].places or cohorts[lane].measured):
+            if index < stage_index and lane < len(cohorts) and cohorts[lane]:
                 self.perform(number, index, lane, cohorts[lane])
 
     def perform(self, number: int, stage_index: int, lane: int, cohort: Cohort) -> None:
@@ -112,6 +152,8 @@ class Session:
             by_stage: dict[int, list[list[Any]]] = {}
             for (stage, _), reply in sorted(self._replies.items()):
                 by_stage.setdefault(stage, []).extend(reply.get(name, []))
+            if name == "ledger":
+                gathered.extend(self._without(number))
             for stage in sorted(by_stage):
                 gathered.extend(sorted(by_stage[stage], key=lambda row: row[:3] if name == "ledger" else row[:1]))
         if self.plan.measured(number):
@@ -128,6 +170,20 @@ class Session:
                     superseded.append((version, place))
         self.folder.forget(number, superseded, keep_packets=any(r.stale for r in self.plan.schedule))
         return figures(self.plan, rows)
+
+    def _without(self, number: int) -> list[list[Any]]:
+        """Return a line of the ledger for each packet that was not sent because its sender's site was away."""
+        lines = []
+        for place in self._left_out.get(number, ()):
+            parent = self.plan.agents[place].parent
+            edges = self.plan.round(number).edges
+            linked = [
+                b if a == place else a for a, b in (self.plan.edges if edges is None else edges) if place in (a, b)
+            ]
+            for index, exchange in enumerate(self.plan.exchanges):
+                for to in linked if parent is None else [parent]:
+                    lines.append([place, to, index, exchange.form, "", 0, 0, 0, LEFT_OUT])
+        return lines
 
     def _timings(self) -> list[list[Any]]:
         """Return the round's readings of real clocks, in the columns of timings.parquet after ``round``."""
@@ -196,5 +252,8 @@ def figures(plan: Plan, rows: dict[str, list[list[Any]]]) -> dict[str, Any]:
 
 def open_session(folder: RunFolder, pool: Pool) -> Session:
     """Return the session of the run at ``folder``, done by the workers of ``pool``."""
+    committed, left_out = folder.committed(), read_left_out(folder)
+    if any(number > committed for number in left_out):  # a round that is done again waits again
+        write_left_out(folder, {number: places for number, places in left_out.items() if number <= committed})
     pool.open(folder.path)
-    return Session(folder, Plan.read(folder.plan), pool)
+    return Session(folder, read_plan(folder), pool)

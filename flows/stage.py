@@ -41,7 +41,7 @@ class Worker:
         self._plan: Plan = holding.plan
         self._world = holding.world
         self._keeper = Keeper(holding.folder, holding.plan, holding.world, holding.ids, holding.valid)
-        self._post = Post(holding.folder, holding.plan)
+        self._post = Post(holding.mail, holding.plan)
         self._steps: dict[str, Any] = {}
         self._drawn_in = cache(self._first_and_last)
 

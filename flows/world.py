@@ -15,6 +15,8 @@ from ..tasks.kinds import DATA_KINDS
 from ..tasks.models import architecture
 from ..tasks.patterns import ModelChoice
 from .folder import RunFolder
+from .left_out import read_plan
+from .mail import FolderMail, Mail
 from .plan import Plan
 
 
@@ -28,11 +30,12 @@ class Holding:
     ids: list[tuple[torch.Tensor, torch.Tensor]]
     valid: list[torch.Tensor]
     """Ids of each learner's validation data; nothing where the data have no such part."""
+    mail: Mail
 
 
 def open_holding(folder: RunFolder) -> Holding:
     """Return the run at ``folder``, its data mapped into memory and shared with other processes."""
-    plan = Plan.read(folder.plan)
+    plan = read_plan(folder)
     data = open_prepared(Path(folder.info()["prepared"]))
     with pa.memory_map(str(folder.ids)) as source:
         columns = pa.ipc.open_file(source).read_all().to_pydict()
@@ -52,7 +55,15 @@ def open_holding(folder: RunFolder) -> Holding:
         public_labelled=plan.public_labelled,
         architectures=_architectures(plan),
     )
-    return Holding(folder, plan, world, pairs[:-1], valid)
+    return Holding(folder, plan, world, pairs[:-1], valid, _mail(folder, plan))
+
+
+def _mail(folder: RunFolder, plan: Plan) -> Mail:
+    if not folder.mail.exists():
+        return FolderMail(folder)
+    from .sites.mail import Correspondence, SignedMail
+
+    return SignedMail(Correspondence.model_validate_json(folder.mail.read_text(encoding="utf-8")), plan)
 
 
 def _ids(values: list[int]) -> torch.Tensor:

@@ -8,19 +8,36 @@ from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from ..tasks.parameters import Parameters
+from ..tasks.parameters import Name, Parameters
+from .durations import Duration
+
+COORDINATOR = "coordinator"
+"""Who does what no site does; no site is called so."""
+PublicKey = Annotated[
+    str, Field(pattern=r"^ed25519:[A-Za-z0-9+/]{43}=$", description="as `codistill site key` prints it")
+]
 
 
 class Engine(Parameters):
     """What a run is run on. Nothing here changes a number. A word alone is the kind: ``engine: dask``."""
 
-    kind: Literal["local", "dask", "ray"] = Field(
-        "local", description="worker processes here; or workers of a Dask, or actors of a Ray cluster"
+    kind: Literal["local", "dask", "ray", "sites"] = Field(
+        "local",
+        description="worker processes here; workers of a Dask, actors of a Ray cluster; or sites with their own data",
     )
     address: Annotated[str, Field(min_length=1)] | None = Field(
         None, description="of a cluster that runs already; nothing said: one is started here for the run"
     )
     workers: Annotated[int, Field(ge=1, le=256)] | None = Field(None, description="processes; nothing said: one a core")
+    sites: dict[Name, PublicKey] = Field(
+        default_factory=dict, description="every site by the name of its work pool, with its public key"
+    )
+    store: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="what all sites can reach: a folder, or a URL of fsspec such as s3://bucket/folder"
+    )
+    wait: Duration = Field(600.0, description="for a site that is away; then the round goes on without it")
+    keep: bool = Field(False, description="whether letters stay in the store, to look at what was sent")
+    limit: Annotated[float, Field(gt=0, le=100_000)] = Field(256, description="MB that one letter of a site may have")
 
     @model_validator(mode="before")
     @classmethod
@@ -31,6 +48,15 @@ class Engine(Parameters):
     def _fits(self) -> Engine:
         if self.kind == "local" and self.address is not None:
             raise ValueError("an address is that of a dask or a ray cluster; give the kind, or leave the address out")
+        if self.kind != "sites":
+            if self.sites or self.store is not None:
+                raise ValueError("`sites` and `store` are of the kind sites; write `kind: sites`, or leave them out")
+        elif not self.sites or self.store is None:
+            raise ValueError("runs on sites need `sites` with the key of each, and `store`, which all can reach")
+        elif self.address is not None or self.workers is not None:
+            raise ValueError("sites come by themselves: leave `address` and `workers` out")
+        elif COORDINATOR in self.sites:
+            raise ValueError(f"no site can be called {COORDINATOR!r}: that is who does what no site does")
         return self
 
     @classmethod

@@ -99,8 +99,19 @@ class Take(Parameters):
 class Public(Parameters):
     """Samples that every agent holds."""
 
-    share: Annotated[float, Field(gt=0, lt=1)] = Field(description="of the training samples; they leave the partition")
+    share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="of the training samples; they leave the partition"
+    )
+    dataset: DatasetChoice | None = Field(
+        None, description="or all training samples of another data set, with the same classes and the same shape"
+    )
     labelled: bool = Field(False, description="whether agents may look at their labels")
+
+    @model_validator(mode="after")
+    def _from_one(self) -> Public:
+        if (self.share is None) == (self.dataset is None):
+            raise ValueError("expected either `share`, of the training samples, or `dataset`, another data set")
+        return self
 
 
 class Data(Parameters):
@@ -128,6 +139,7 @@ class AgentGroup(Parameters):
 
     name: Name = Field(description="agents of the group are called name-1, name-2, ...")
     count: Annotated[int, Field(ge=1, le=100_000)] = 1
+    site: Name | None = Field(None, description="where they live and their data are: one of engine.sites")
     model: ModelChoice = Field(description="a name from `codistill list models`")
     initial: Literal["shared", "own"] = Field(
         "shared", description="agents with one architecture start from the same weights, or each from its own"

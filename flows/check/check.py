@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ...specs.document import Loaded
-from ...specs.problems import Problem, ordered
+from ...specs.problems import Path, Problem, ordered
 from ...specs.schema import Spec
+from ...tasks.choice import Choice
 from ...tasks.data import DATASETS, DataError
 from ...tasks.patterns import PatternChoice
 from ..holdings import Holdings
@@ -26,6 +27,7 @@ from .recipe import moments, of_recipe
 from .scales import of_scales
 from .setting import of_setting
 from .shapes import of_shapes
+from .sites import of_sites
 
 __all__ = ["carries", "check", "check_with", "notes", "problems_of_holding"]
 
@@ -35,7 +37,7 @@ def check(loaded: Loaded[Spec]) -> list[Problem]:
     spec = loaded.value
     strange = list(of_setting(spec))
     method = [] if strange else _method(spec)  # what is about other data fits nothing
-    return _told(loaded, [*_data(spec), *strange, *method, *_schedule(spec), *_measure(spec)])
+    return _told(loaded, [*_data(spec), *strange, *method, *_schedule(spec), *_measure(spec), *of_sites(spec)])
 
 
 def check_with(loaded: Loaded[Spec], holdings: Holdings) -> list[Problem]:
@@ -94,9 +96,13 @@ def _method(spec: Spec) -> Iterator[Finding]:
 
 
 def _data(spec: Spec) -> Iterator[Finding]:
-    said = spec.data.dataset
-    for sentence in DATASETS[said.name].function.problems(said.parameters, spec.data.root):
-        yield Finding(("data", "dataset"), sentence)
+    shared = None if spec.data.public is None else spec.data.public.dataset
+    named: list[tuple[Path, Choice]] = [(("data", "public", "dataset"), shared)] if shared is not None else []
+    if spec.engine.kind != "sites":  # there the data are elsewhere
+        named.append((("data", "dataset"), spec.data.dataset))
+    for path, said in named:
+        for sentence in DATASETS[said.name].function.problems(said.parameters, spec.data.root):
+            yield Finding(path, sentence)
 
 
 def _schedule(spec: Spec) -> Iterator[Finding]:

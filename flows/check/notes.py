@@ -120,6 +120,8 @@ def _shares(spec: Spec, holdings: Holdings) -> Iterator[str]:
         if empty:
             shown = ", ".join(empty[:5]) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
             yield f"Without {what} samples, {shown} {effect}."
+    if not holdings.told:
+        return
     train, test = holdings.partition.left_out(len(holdings.y_train), len(holdings.y_test))
     train = np.setdiff1d(train, holdings.public)
     if len(train) or len(test):

@@ -1,7 +1,7 @@
-"""Where stages are done: worker processes here, or workers of a Dask or a Ray cluster.
+"""Where stages are done: worker processes here, workers of a Dask or a Ray cluster, or sites with their own data.
 
 An engine changes no number. What passes between the run and a worker is a line of JSON each way; models, packets and
-memories stay in the run's folder, which all workers must see under the same path.
+memories stay in the run's folder, which all workers must see under the same path. Sites are :mod:`..sites`.
 """
 
 from __future__ import annotations
@@ -56,5 +56,11 @@ def _need(module: str, extra: str) -> None:
         raise EngineError(f"engine: {sentence}")
 
 
-ENGINES: dict[str, Callable[[Engine, int], Pool]] = {"local": _local, "dask": _dask, "ray": _ray}
+def _sites(engine: Engine, lanes: int) -> Pool:
+    from ..sites.pool import SitePool
+
+    return SitePool(engine)
+
+
+ENGINES: dict[str, Callable[[Engine, int], Pool]] = {"local": _local, "dask": _dask, "ray": _ray, "sites": _sites}
 """Every engine by its name in a spec."""

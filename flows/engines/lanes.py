@@ -9,11 +9,11 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
-from ..pool import PoolClosedError
+from ..pool import Placeless, PoolClosedError
 from .remote import read_reply
 
 
-class Lanes(ABC):
+class Lanes(Placeless, ABC):
     """The lanes of a pool whose workers are elsewhere; a kind of cluster says how text gets there and back."""
 
     def __init__(self, lanes: int) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from .dataset import Ids
+from .dataset import DataError, Dataset, Ids
 from .stratify import stratified
+
+PUBLIC = ".public"
+"""The column that says which samples everybody may see, where they come from another data set."""
 
 
 def split_public(labels: Ids, share: float, generator: np.random.Generator) -> tuple[Ids, Ids]:
@@ -22,3 +27,33 @@ def split_public(labels: Ids, share: float, generator: np.random.Generator) -> t
         )
     public = stratified(labels, total, generator)
     return public, np.setdiff1d(np.arange(len(labels), dtype=np.int64), public)
+
+
+def with_public(private: Dataset, public: Dataset) -> Dataset:
+    """Return ``private`` with the training samples of ``public`` before its own, told apart by the column ``PUBLIC``.
+
+    They come first so that whoever holds a copy of them knows each by the same id. Raises ``DataError`` where classes
+    or shapes differ.
+    """
+    if public.labels != private.labels:
+        raise DataError(
+            f"{public.name}: its classes are {', '.join(public.labels)}, and those of {private.name} are "
+            f"{', '.join(private.labels)}; public samples are of the same classes"
+        )
+    if public.input_shape != private.input_shape:
+        raise DataError(
+            f"{public.name}: a sample has the shape {public.input_shape}, and one of {private.name} "
+            f"{private.input_shape}; public samples are of the same shape"
+        )
+    count = len(public.y_train)
+    columns = {
+        name: np.concatenate([np.zeros(count, column.dtype), column]) for name, column in private.columns_train.items()
+    }
+    marked = np.arange(count + len(private.y_train)) < count
+    return replace(
+        private,
+        x_train=np.concatenate([public.x_train, private.x_train]),
+        y_train=np.concatenate([public.y_train, private.y_train]),
+        columns_train=columns | {PUBLIC: marked},
+        columns_test={**private.columns_test, PUBLIC: np.zeros(len(private.y_test), bool)},
+    )
