@@ -112,6 +112,7 @@ class Processes(Placeless):
     def __init__(self, lanes: int) -> None:
         self.lanes = lanes
         self._folder: Path | None = None
+        self._anew = set[int]()
         self._locks = [threading.Lock() for _ in range(lanes)]
         self._changing, self._closed = threading.Lock(), False
         self._processes = [self._start() for _ in range(lanes)]
@@ -130,6 +131,7 @@ class Processes(Placeless):
     def open(self, folder: Path) -> None:
         """Turn the workers to the run at ``folder``."""
         self._folder = folder.resolve()
+        self._anew = set(range(self.lanes))
 
     @property
     def process_ids(self) -> list[int]:
@@ -142,7 +144,9 @@ class Processes(Placeless):
             process = self._processes[lane]
             assert process.stdin is not None and process.stdout is not None
             try:
-                process.stdin.write(json.dumps({"folder": str(self._folder)} | request) + "\n")
+                said = {"folder": str(self._folder), "anew": lane in self._anew}
+                self._anew.discard(lane)
+                process.stdin.write(json.dumps(said | request) + "\n")
                 process.stdin.flush()
                 line = process.stdout.readline()
             except (OSError, ValueError):  # gone, or closed under our hands

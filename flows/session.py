@@ -66,7 +66,8 @@ class Session:
         """Begin round ``number`` from what is committed, without agents whose site is still away."""
         self.folder.begin(number)
         self._replies.clear()
-        still = {place for place, agent in enumerate(self.plan.agents) if agent.site and agent.site in self.pool.away()}
+        away = self.pool.away()
+        still = {place for place, agent in enumerate(self.plan.agents) if agent.site in away}
         if number > 0 and still.intersection(self.plan.taking_part(number)):
             self._take_out(number, still)
 

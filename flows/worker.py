@@ -71,7 +71,7 @@ def _requests() -> Iterator[str]:
 
 
 def main() -> None:
-    """Answer requests until there are no more. A request for another run's folder opens that run."""
+    """Answer requests until there are no more. One for another folder opens that run, and ``anew`` opens it again."""
     # Whatever a library prints must not be taken for an answer: answers get the real standard output.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -81,7 +81,7 @@ def main() -> None:
 
         for line in requests:
             request = json.loads(line)
-            if request["folder"] != opened:
+            if request["folder"] != opened or request["anew"]:
                 opened = request["folder"]
                 worker = open_worker(Path(opened))
             answers.write(json.dumps(answer(worker, request)) + "\n")

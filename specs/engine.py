@@ -13,6 +13,8 @@ from .durations import Duration
 
 COORDINATOR = "coordinator"
 """Who does what no site does; no site is called so."""
+SIGNS_OF_LIFE = 5
+"""Seconds between the signs of life of a site, at most."""
 PublicKey = Annotated[
     str, Field(pattern=r"^ed25519:[A-Za-z0-9+/]{43}=$", description="as `codistill site key` prints it")
 ]
@@ -55,6 +57,8 @@ class Engine(Parameters):
             raise ValueError("runs on sites need `sites` with the key of each, and `store`, which all can reach")
         elif self.address is not None or self.workers is not None:
             raise ValueError("sites come by themselves: leave `address` and `workers` out")
+        elif self.wait < SIGNS_OF_LIFE * 2:
+            raise ValueError(f"`wait` is at least {SIGNS_OF_LIFE * 2}s: a site gives a sign of life every few seconds")
         elif COORDINATOR in self.sites:
             raise ValueError(f"no site can be called {COORDINATOR!r}: that is who does what no site does")
         return self

@@ -70,7 +70,6 @@ class Desk:
         )
         self._secret = key.sign(b"codistill: digests of this site's data")
         self._processes = workers or Processes(1)
-        self._used = False
         self._era, self._round = "", -1
         self._doing: dict[str, tuple[type[Parameters], Callable[[str, Any], Reply]]] = {
             "describe": (DescribeRequest, self._describe),
@@ -165,13 +164,12 @@ class Desk:
         strange = [place for place in (*request.places, *request.measured) if place not in self._places]
         if strange:
             raise RefusalError(f"it is asked to work for agents that do not live at {self._site}")
-        self._used = True
         asked = {"round": request.round, "stage": request.stage}
         try:
             made = self._processes.perform(0, asked | {"places": request.places, "measured": request.measured})
         except StageError as error:
             LOG.error("%s", error)
-            self._used, self._era = False, ""
+            self._era = ""
             self._processes.replace(0)
             raise RefusalError(
                 f"the stage failed ({str(error).partition(':')[0]}); the site's own log says more"
@@ -186,12 +184,10 @@ class Desk:
         """Take up a run, or take it up again, from what this site's folder of it holds."""
         self._era = ""
         folder, plan = self._taken_up(run, request.assignment)
-        if self._used:
-            self._processes.replace(0)
         self._processes.open(folder.path)
         self._folder, self._plan, self._versions = folder, plan, Versions(plan)
         self._places = frozenset(place for place, agent in enumerate(plan.agents) if agent.site == self._site)
-        self._used, self._round, self._era = False, -1, request.era
+        self._round, self._era = -1, request.era
 
     def _taken_up(self, run: str, name: str) -> tuple[RunFolder, Plan]:
         letters = Letters(self._said.model_copy(update={"run": run}))

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from ..service import ServiceError, connected
 from .home import home, site_folder
 from .keys import own_key
 from .line import FLOW
+from .patience import ask_again_ourselves, patiently
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -28,7 +30,7 @@ def join(pool: str, data: Path, store: str, coordinator: str, allowed: frozenset
     Raises ``ServiceError``, ``StoreError``, ``KeyFileError``, or ``InUseError`` where it is joined from here already.
     """
     os.environ.setdefault("PREFECT_WORKER_QUERY_SECONDS", SECONDS_BETWEEN_LOOKS)
-    os.environ.setdefault("PREFECT_WORKER_PREFETCH_SECONDS", "0")
+    ask_again_ourselves()
     os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "false"  # what is logged here stays here
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for quiet in ("httpx", "httpcore"):
@@ -59,18 +61,22 @@ def _register(client: SyncPrefectClient, pool: str) -> None:
 
     with suppress(ObjectAlreadyExists):
         template = SiteWorker.get_default_base_job_template()
-        client.create_work_pool(WorkPoolCreate(name=pool, type=SiteWorker.type, base_job_template=template))
-    found = client.read_work_pool(pool)
+        made = WorkPoolCreate(name=pool, type=SiteWorker.type, base_job_template=template)
+        patiently(partial(client.create_work_pool, made))
+    found = patiently(partial(client.read_work_pool, pool))
     if found.type != SiteWorker.type:
         raise ServiceError(
             f"the work pool {pool} is of type {found.type}, a site's is of type {SiteWorker.type}; take another name"
         )
-    client.create_deployment(
-        client.create_flow_from_name(FLOW),
-        pool,
-        entrypoint="codistill.flows.sites.desk.Desk.answer",
-        work_pool_name=pool,
-        description=f"What the site {pool} is asked to do. Runs ask; there is nothing to start by hand.",
+    flow = patiently(partial(client.create_flow_from_name, FLOW))
+    patiently(
+        lambda: client.create_deployment(
+            flow,
+            pool,
+            entrypoint="codistill.flows.sites.desk.Desk.answer",
+            work_pool_name=pool,
+            description=f"What the site {pool} is asked to do. Runs ask; there is nothing to start by hand.",
+        )
     )
 
 
@@ -86,13 +92,15 @@ def _told_as_lost(client: SyncPrefectClient, pool: str) -> int:
     from prefect.client.schemas.objects import StateType
     from prefect.states import Crashed
 
-    begun: list[Any] = client.read_flow_runs(
-        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
-        flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING]))
-        ),
-        limit=200,
+    states = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING]))
+    begun: list[Any] = patiently(
+        lambda: client.read_flow_runs(
+            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+            flow_run_filter=FlowRunFilter(state=states),
+            limit=200,
+        )
     )
     for one in begun:
-        client.set_flow_run_state(one.id, Crashed(message="the site's worker ended in the middle of it"), force=True)
+        state: Any = Crashed(message="the site's worker ended in the middle of it")
+        patiently(partial(client.set_flow_run_state, one.id, state, force=True))
     return len(begun)

@@ -6,8 +6,10 @@ import json
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from ...specs.durations import written
 from ...specs.engine import COORDINATOR, Engine
@@ -17,7 +19,9 @@ from .home import home
 from .keys import NAME, own_key
 from .mail import Correspondence, Letters
 from .messages import Reply
+from .patience import patiently, where_nobody_asks_again
 
+T = TypeVar("T")
 FLOW = "codistill-site"
 """What the flow of all sites is called at the server; a site's deployment has the site's name."""
 LOOK, LOOK_AT_MOST = 0.05, 0.5
@@ -38,6 +42,7 @@ class Line:
         self._keys = {COORDINATOR: own.public, **engine.sites}
         self._open = ExitStack()
         self._client, self._address = self._open.enter_context(connected())
+        self._impatient = where_nobody_asks_again()
         self._deployments: dict[str, Any] = {}
         self._heard: dict[str, tuple[Any, float]] = {}
         self._away: dict[str, Any] = {}
@@ -85,18 +90,28 @@ class Line:
         self._heard.pop(site, None)  # how long it is waited for begins now
         deployment = self._deployment(site)
         with self._lock:  # at once, they would wait for each other at the server's database, and longer
-            asked = self._client.create_flow_run_from_deployment(
-                deployment, parameters={"run": run, "request": name}, name=title, tags=[FLOW]
+            asked = self._patiently(
+                lambda: self._client.create_flow_run_from_deployment(
+                    deployment,
+                    parameters={"run": run, "request": name},
+                    name=title,
+                    tags=[FLOW],
+                    idempotency_key=name,
+                )
             )
         state = self._wait(site, asked.id)
         lost = state.is_crashed() or state.is_cancelled()
         return f"{state.name}: {state.message or 'no word'}" if lost else None
 
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """Return what ``ask`` returns; this client asks again by our measure, and others in this process by theirs."""
+        return self._impatient.copy().run(patiently, ask)
+
     def _wait(self, site: str, flow_run: Any) -> Any:
         """Return the final state of a flow run. Raises ``SiteAwayError``, and then it is never begun."""
         look, listened = LOOK, 0.0
         while True:
-            state = self._client.read_flow_run(flow_run).state
+            state = self._patiently(lambda: self._client.read_flow_run(flow_run)).state
             if state is not None and state.is_final():
                 return state
             if self._closed:
@@ -130,7 +145,7 @@ class Line:
     def _beat(self, site: str) -> Any:
         """Return when the site's worker was heard of last, by the server's clock; None: never."""
         with suppress(Exception):  # a server that is down for a moment says nothing of a site
-            workers = self._client.read_workers_for_work_pool(site)
+            workers = self._patiently(lambda: self._client.read_workers_for_work_pool(site))
             return max((one.last_heartbeat_time for one in workers if one.last_heartbeat_time), default=None)
         return None
 
@@ -146,7 +161,8 @@ class Line:
 
         while site not in self._deployments:
             with suppress(ObjectNotFound):
-                self._deployments[site] = self._client.read_deployment_by_name(f"{FLOW}/{site}").id
+                found = self._patiently(partial(self._client.read_deployment_by_name, f"{FLOW}/{site}"))
+                self._deployments[site] = found.id
                 break
             self._listen(site)
             time.sleep(LOOK_AT_MOST)
@@ -156,7 +172,8 @@ class Line:
         from prefect.states import Cancelled
 
         with suppress(Exception):
-            self._client.set_flow_run_state(flow_run, Cancelled(message="not waited for any longer"), force=True)
+            state: Any = Cancelled(message="not waited for any longer")
+            self._patiently(lambda: self._client.set_flow_run_state(flow_run, state, force=True))
 
     def close(self) -> None:
         """Let go of the server; whoever waits for a site stops."""

@@ -31,7 +31,6 @@ class SitePool:
         self.sites: tuple[str, ...] = (*engine.sites, "")
         self.lanes = len(self.sites)
         self._own = own or Processes(1)
-        self._used = False
         self._locks = [threading.Lock() for _ in range(self.lanes)]
         self._folder: RunFolder | None = None
 
@@ -54,16 +53,12 @@ class SitePool:
         self._letters.write(self._assignment, as_json(assignment).encode())
         self._eras, self._begun = [uuid.uuid4().hex for _ in self.sites], set[int]()
         self._own.open(folder)
-        if self._used:
-            self._own.replace(0)
-        self._used = False
 
     def perform(self, lane: int, request: dict[str, Any]) -> dict[str, Any]:
         """Do a stage at a site, or here; raise what :meth:`.line.Line.ask` raises."""
         self._tidy.before(request["round"])
         site = self.sites[lane]
         if not site:
-            self._used = True
             return self._own.perform(0, request)
         with self._locks[lane]:
             said = StageRequest(

@@ -22,10 +22,9 @@ from prefect.states import Completed, Failed, Running
 from prefect.utilities.engine import propose_state
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
+from ...specs.engine import SIGNS_OF_LIFE
 from .desk import LOG, Desk
-
-HEARTBEAT = 4
-"""Seconds between the signs of life of a site."""
+from .patience import patiently_async
 
 
 class Answered(BaseWorkerResult):
@@ -40,8 +39,21 @@ class SiteWorker(BaseWorker[BaseJobConfiguration, BaseVariables, Answered]):
     _description = "A site of codistill: it does stages for its own agents and keeps their data and models."
 
     def __init__(self, pool: str, desk: Desk) -> None:
-        super().__init__(pool, name=pool, heartbeat_interval_seconds=HEARTBEAT, create_pool_if_not_found=False)
+        super().__init__(pool, name=pool, heartbeat_interval_seconds=SIGNS_OF_LIFE - 1, create_pool_if_not_found=False)
         self._desk = desk
+
+    async def sync_with_backend(self) -> None:
+        """Give a sign of life. Prefect's own way opens a channel for work that is sent, and none is sent here."""
+        if self._work_pool is None:
+            self._work_pool = await patiently_async(lambda: self.client.read_work_pool(self._work_pool_name))
+        await patiently_async(
+            lambda: self.client.send_worker_heartbeat(
+                work_pool_name=self._work_pool_name,
+                worker_name=self.name,
+                heartbeat_interval_seconds=self.heartbeat_interval_seconds,
+            )
+        )
+        self._has_successfully_synced = True
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Answer the request that has waited longest in the pool, if there is one; signs of life go on meanwhile.
@@ -53,13 +65,14 @@ class SiteWorker(BaseWorker[BaseJobConfiguration, BaseVariables, Answered]):
         """
         if not self._has_successfully_synced:
             return []
-        waiting = await self.client.read_flow_runs(
-            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._work_pool_name])),
-            flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
-            ),
-            sort=FlowRunSort.EXPECTED_START_TIME_ASC,
-            limit=1,
+        scheduled = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+        waiting = await patiently_async(
+            lambda: self.client.read_flow_runs(
+                work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._work_pool_name])),
+                flow_run_filter=FlowRunFilter(state=scheduled),
+                sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+                limit=1,
+            )
         )
         for flow_run in waiting:
             await self.run(flow_run, BaseJobConfiguration())
@@ -86,7 +99,7 @@ class SiteWorker(BaseWorker[BaseJobConfiguration, BaseVariables, Answered]):
     async def _say(self, flow_run: FlowRun, state: State[Any]) -> bool:
         """Tell the server of a state; return whether it took that."""
         try:
-            taken = await propose_state(self.client, state, flow_run_id=flow_run.id)
+            taken = await patiently_async(lambda: propose_state(self.client, state, flow_run_id=flow_run.id))
         except Abort:  # somebody ended it meanwhile
             LOG.info("%s was ended by somebody else", flow_run.name)
             return False

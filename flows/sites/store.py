@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from typing import Any
 
 import fsspec
@@ -34,7 +35,7 @@ class SharedStore:
                 self._files.pipe_file(at, content)
                 return
             os.makedirs(os.path.dirname(at), exist_ok=True)
-            draft = f"{at}.{os.getpid()}.writing"
+            draft = f"{at}.{uuid.uuid4().hex}.writing"
             with open(draft, "wb") as file:
                 file.write(content)
             os.replace(draft, at)

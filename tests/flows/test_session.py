@@ -6,7 +6,7 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 from codistill.flows.drive import run_plainly
-from codistill.flows.pool import Here, StageError, WorkerDiedError
+from codistill.flows.pool import Here, Placeless, StageError, WorkerDiedError
 from codistill.flows.progress import SilentProgress
 from codistill.flows.session import open_session
 from codistill.flows.tables import write_tables
@@ -43,7 +43,7 @@ def rows(folder, table):
     return pq.read_table(folder.table(table)).to_pylist()
 
 
-class Told:
+class Told(Placeless):
     """A pool without workers: every stage gives the rows that ``say`` returns."""
 
     def __init__(self, lanes, say=lambda request: {}):

@@ -37,7 +37,7 @@ class DirectLine(Line):
         self.federation.before(site, title)
         if site in self.federation.dark:
             self.gone.add(site)
-            raise SiteAwayError(site, f"nothing was heard of the site {site} for 1s (engine.wait)")
+            raise SiteAwayError(site, f"nothing was heard of the site {site} for 10s (engine.wait)")
         with LOCK, self.federation.at(site):  # one process stands for several: one thing at a time
             self.federation.desk(site).answer(run, name)
         return self.federation.lost.pop(site, None)
@@ -53,8 +53,9 @@ class DirectLine(Line):
 class Federation:
     """Three hospitals and a coordinator under one folder: homes, data, the shared store and the runs."""
 
-    def __init__(self, base, patch):
-        self.base, self.patch = base, patch
+    def __init__(self, base, patch=None):
+        """``patch``: what changes the line to sites for one within this process; None where there is a server."""
+        self.base = base
         self.home, self.data, self.store, self.runs = (base / name for name in ("home", "data", "store", "runs"))
         self.store.mkdir(parents=True)
         for site, file in HOSPITALS.items():
@@ -68,7 +69,8 @@ class Federation:
         self.desks, self.dark, self.lost, self.shares = {}, set(), {}, {}
         self.before = lambda site, title: None
         self.lines = []
-        patch.setattr(holdings, "Line", self.line)
+        if patch is not None:
+            patch.setattr(holdings, "Line", self.line)
 
     @contextmanager
     def at(self, site):

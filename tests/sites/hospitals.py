@@ -33,7 +33,7 @@ measure: {{control: none, metrics: [accuracy, cross_entropy]}}
 engine:
   kind: sites
   store: @store@
-  wait: 1s
+  wait: 10s
   sites:
 @keys@
 """

@@ -50,10 +50,10 @@ def private(federation, folder):
     return found
 
 
-def leaks(federation, folder):
-    """Return (site, what, file) for everything private that was written outside its site."""
+def leaks(federation, folder, *more):
+    """Return (site, what, file) for everything private that was written outside its site; ``more`` folders too."""
     kept = private(federation, folder)
-    outside = [*everything_written(federation.store, federation.runs, federation.home / "coordinator")]
+    outside = [*everything_written(federation.store, federation.runs, federation.home / "coordinator", *more)]
     found = []
     for site, parts in kept.items():
         others = [*everything_written(*(federation.home / other for other in HOSPITALS if other != site))]

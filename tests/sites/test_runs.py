@@ -72,7 +72,7 @@ def test_a_site_that_is_away_is_left_out_and_may_come_back(federation, case):
     folder = federation.run(*said, notes=notes)
     # Whether it is there again is looked at when a round begins: in round 4 nobody had heard of it yet.
     assert read_left_out(folder) == {2: (1, 2), 3: (1, 2), 4: (1, 2)}
-    assert notes == ["nothing was heard of the site hungarian for 1s (engine.wait); round 2 goes on without it"]
+    assert notes == ["nothing was heard of the site hungarian for 10s (engine.wait); round 2 goes on without it"]
     lines = [row for row in rows(folder, "ledger") if row["status"] == "left out"]
     assert {(row["round"], row["from"]) for row in lines} == {
         (number, name) for number in (2, 3, 4) for name in ("hungarian-1", "hungarian-2")
