@@ -22,7 +22,7 @@ run: install ## run the default spec: twenty agents with two architectures on di
 	$(BIN)/codistill run fl/fedmd
 
 test: install ## run the tests, on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: install ## check style and types
 	$(BIN)/ruff check .

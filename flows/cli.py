@@ -271,9 +271,9 @@ def _said(error: Exception) -> tuple[str, int] | None:
     from .report.reading import NotARunError
     from .server import ServerError
     from .service import ServiceError
+    from .shared_store import SharedStoreError
     from .sites.keys import KeyFileError
     from .sites.letter import LetterRefusedError
-    from .sites.store import StoreError
 
     if isinstance(error, (SpecError, EngineError, TrackerError, NotARunError, KeyFileError)):
         return str(error), 2
@@ -288,7 +288,7 @@ def _said(error: Exception) -> tuple[str, int] | None:
         return f"{error}, again and again; the same command goes on from the last finished round", 1
     if isinstance(error, SiteAwayError):
         return f"{error}; the same command goes on from the last finished round", 1
-    if isinstance(error, (ServerError, ServiceError, StoreError, LetterRefusedError)):
+    if isinstance(error, (ServerError, ServiceError, SharedStoreError, LetterRefusedError)):
         return str(error), 1
     return None
 

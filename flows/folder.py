@@ -124,6 +124,12 @@ class RunFolder:
         for name in PARTS:
             (self.path / name).mkdir(parents=True, exist_ok=True)
 
+    def fetch(self, state: Path) -> None:
+        """Have an agent's files at ``state`` at hand. They are, where all of a run lies in one folder."""
+
+    def publish(self, state: Path) -> None:
+        """Let other workers have an agent's files at ``state``. They do, where all of a run lies in one folder."""
+
     def begin(self, number: int) -> None:
         """Clear what an interrupted attempt at round ``number`` left, and make its folders."""
         for kind in ("state", "packets"):

@@ -80,12 +80,14 @@ class Keeper:
             if left is None and self.inherits(place):
                 left = self._folder.inherited(place)
             if left is not None:
+                self._folder.fetch(left)
                 self._read(agent, left)
                 self._open(agent, left, STORE)
         return agent
 
     def inherits(self, place: int) -> bool:
         """Whether the agent comes from a run that this one goes on from."""
+        self._folder.fetch(self._folder.inherited(place))
         return self._folder.inherited(place).exists()
 
     def keep(self, place: int, agent: Agent, number: int) -> None:
@@ -95,6 +97,7 @@ class Keeper:
     def save(self, place: int, agent: Agent, number: int) -> None:
         """Write the version of the agent that round ``number`` leaves, and keep the agent for the next round."""
         self._write(agent, number, place)
+        self._folder.publish(self._folder.state(number, place))
         self._hold(place, _Kept(agent, number, False, _size(agent)))
 
     def _hold(self, place: int, kept: _Kept) -> None:

@@ -62,6 +62,8 @@ class Pool(Protocol):
     """Somebody who does stages. ``lane`` says which of its workers; one lane does one thing at a time."""
 
     lanes: int
+    store: str | None
+    """Where agents are kept between rounds; None: in the run's folder."""
     sites: tuple[str, ...]
     """What each lane is called where agents are bound to lanes; "" is the coordinator's. Else nothing."""
 
@@ -71,6 +73,10 @@ class Pool(Protocol):
 
     def away(self) -> frozenset[str]:
         """Return the sites that were away when they were last waited for, and were not heard of since."""
+        ...
+
+    def committed(self, number: int, superseded: list[tuple[int, int]], keep_packets: bool) -> None:
+        """Let go of what a run that goes on after round ``number`` does not need (:meth:`.folder.RunFolder.forget`)."""
         ...
 
     def finish(self) -> None:
@@ -94,10 +100,14 @@ class Placeless:
     """What pools have in common whose workers do any agent's work."""
 
     sites: tuple[str, ...] = ()
+    store: str | None = None
 
     def away(self) -> frozenset[str]:
         """Return nothing: there are no sites."""
         return frozenset()
+
+    def committed(self, number: int, superseded: list[tuple[int, int]], keep_packets: bool) -> None:
+        """Do nothing: all of a run is in its folder."""
 
     def finish(self) -> None:
         """Do nothing: all of a run is in its folder."""
@@ -202,11 +212,12 @@ class Here(Placeless):
 
     def perform(self, lane: int, request: dict[str, Any]) -> dict[str, Any]:
         """Do a stage here; errors pass through."""
+        from .folder import RunFolder
         from .worker import answer, open_worker
 
         with self._lock:
             if self._workers[lane] is None:
-                self._workers[lane] = open_worker(self._folder)
+                self._workers[lane] = open_worker(RunFolder(self._folder))
             return answer(self._workers[lane], request)
 
     def replace(self, lane: int) -> None:

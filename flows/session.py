@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .engines import EngineError
 from .folder import RunFolder
 from .left_out import read_left_out, read_plan, write_left_out
 from .plan import Plan, StagePlan
@@ -169,7 +170,9 @@ class Session:
                 version = self._versions.before(number, place)
                 if version is not None:
                     superseded.append((version, place))
-        self.folder.forget(number, superseded, keep_packets=any(r.stale for r in self.plan.schedule))
+        keep_packets = any(said.stale for said in self.plan.schedule)
+        self.pool.committed(number, superseded, keep_packets)
+        self.folder.forget(number, superseded, keep_packets)
         return figures(self.plan, rows)
 
     def _without(self, number: int) -> list[list[Any]]:
@@ -256,5 +259,8 @@ def open_session(folder: RunFolder, pool: Pool) -> Session:
     committed, left_out = folder.committed(), read_left_out(folder)
     if any(number > committed for number in left_out):  # a round that is done again waits again
         write_left_out(folder, {number: places for number, places in left_out.items() if number <= committed})
+    elsewhere = folder.info().get("store")
+    if elsewhere is not None and elsewhere != pool.store:
+        raise EngineError(f"engine.store: what the run's agents know is in {elsewhere}, so go on with it by that store")
     pool.open(folder.path)
     return Session(folder, read_plan(folder), pool)

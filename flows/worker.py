@@ -21,15 +21,15 @@ from .faults import storage_fault
 from .folder import RunFolder
 
 
-def open_worker(folder: Path) -> Any:
-    """Return the :class:`~.stage.Worker` of the run at ``folder``; torch is imported here."""
+def open_worker(folder: RunFolder) -> Any:
+    """Return the :class:`~.stage.Worker` of the run in ``folder``; torch is imported here."""
     import torch
 
     torch.set_num_threads(1)
     from .stage import Worker
     from .world import open_holding
 
-    return Worker(open_holding(RunFolder(folder)))
+    return Worker(open_holding(folder))
 
 
 def answer(worker: Any, request: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def main() -> None:
             request = json.loads(line)
             if request["folder"] != opened or request["anew"]:
                 opened = request["folder"]
-                worker = open_worker(Path(opened))
+                worker = open_worker(RunFolder(Path(opened)))
             answers.write(json.dumps(answer(worker, request)) + "\n")
             answers.flush()
     except Exception as error:  # noqa: BLE001  # the parent says it in its own words; the trace goes with it

@@ -17,6 +17,7 @@ from ..tasks.patterns import ModelChoice
 from .folder import RunFolder
 from .left_out import read_plan
 from .mail import FolderMail, Mail
+from .mirror import Mirror, StoreMail
 from .plan import Plan
 
 
@@ -59,6 +60,8 @@ def open_holding(folder: RunFolder) -> Holding:
 
 
 def _mail(folder: RunFolder, plan: Plan) -> Mail:
+    if isinstance(folder, Mirror):
+        return StoreMail(folder)
     if not folder.mail.exists():
         return FolderMail(folder)
     from .sites.mail import Correspondence, SignedMail

@@ -35,7 +35,9 @@ class Engine(Parameters):
         default_factory=dict, description="every site by the name of its work pool, with its public key"
     )
     store: Annotated[str, Field(min_length=1)] | None = Field(
-        None, description="what all sites can reach: a folder, or a URL of fsspec such as s3://bucket/folder"
+        None,
+        description="a folder or a URL of fsspec such as s3://bucket/folder: what all sites can reach; or where a run "
+        "is kept for workers of Dask or Ray that do not see its folder",
     )
     wait: Duration = Field(600.0, description="for a site that is away; then the round goes on without it")
     keep: bool = Field(False, description="whether letters stay in the store, to look at what was sent")
@@ -51,8 +53,10 @@ class Engine(Parameters):
         if self.kind == "local" and self.address is not None:
             raise ValueError("an address is that of a dask or a ray cluster; give the kind, or leave the address out")
         if self.kind != "sites":
-            if self.sites or self.store is not None:
-                raise ValueError("`sites` and `store` are of the kind sites; write `kind: sites`, or leave them out")
+            if self.sites:
+                raise ValueError("`sites` are of the kind sites; write `kind: sites`, or leave them out")
+            if self.kind == "local" and self.store is not None:
+                raise ValueError("worker processes here need no `store`; leave it out, or name another kind")
         elif not self.sites or self.store is None:
             raise ValueError("runs on sites need `sites` with the key of each, and `store`, which all can reach")
         elif self.address is not None or self.workers is not None:

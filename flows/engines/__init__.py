@@ -40,14 +40,14 @@ def _dask(engine: Engine, lanes: int) -> Pool:
     _need("distributed", "dask")
     from .dask import DaskWorkers
 
-    return DaskWorkers(lanes, engine.address)
+    return DaskWorkers(lanes, engine.address, engine.store)
 
 
 def _ray(engine: Engine, lanes: int) -> Pool:
     _need("ray", "ray")
     from .ray import RayWorkers
 
-    return RayWorkers(lanes, engine.address)
+    return RayWorkers(lanes, engine.address, engine.store)
 
 
 def _need(module: str, extra: str) -> None:

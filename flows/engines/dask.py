@@ -38,7 +38,7 @@ class DaskWorkers(Lanes):
     what is.
     """
 
-    def __init__(self, lanes: int, address: str | None) -> None:
+    def __init__(self, lanes: int, address: str | None, store: str | None = None) -> None:
         for name in QUIET:  # what Dask says of workers that come and go; what matters is said by the run
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self._cluster = None
@@ -67,7 +67,7 @@ class DaskWorkers(Lanes):
                     f"`dask worker {address} --nthreads 1`, with codistill installed"
                 )
             lanes = min(lanes, found)
-        super().__init__(lanes)
+        super().__init__(lanes, store)
         self._wait_for(lanes)
         self._addresses = self._workers()[:lanes]
         self._warm = [self._warmed(at) for at in self._addresses]

@@ -36,8 +36,8 @@ LANE: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Lane)
 class RayWorkers(Lanes):
     """An actor for each lane; one that died is replaced by a new one."""
 
-    def __init__(self, lanes: int, address: str | None) -> None:
-        super().__init__(lanes)
+    def __init__(self, lanes: int, address: str | None, store: str | None = None) -> None:
+        super().__init__(lanes, store)
         self._mine = address is None and not ray.is_initialized()
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)

@@ -6,14 +6,29 @@ had. So each lane names its ``era``, and a worker that does not know the era ans
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 from ..pool import WorkerDiedError, rows_of
 
-_OPEN: dict[str, Any] = {}
-"""The worker of the era that this process is in: one at most, for a new era makes what was held void."""
+_OPEN: dict[str, tuple[Any, Any]] = {}
+"""The worker of the era that this process is in, and its folder: one at most, for a new era makes the old one void."""
+
+
+def _close() -> None:
+    """Let go of the era before, and remove what was fetched for it."""
+    from ..mirror import Mirror
+
+    for _, folder in _OPEN.values():
+        if isinstance(folder, Mirror):
+            shutil.rmtree(folder.path, ignore_errors=True)
+    _OPEN.clear()
+
+
+atexit.register(_close)
 
 
 def warm() -> None:
@@ -25,6 +40,8 @@ def warm() -> None:
 
 def perform_text(text: str) -> str:
     """Do the stage that a request names and return the reply; what goes wrong is a reply too."""
+    from ..folder import RunFolder
+    from ..mirror import mirrored
     from ..worker import answer, failed, open_worker
 
     request = json.loads(text)
@@ -33,9 +50,11 @@ def perform_text(text: str) -> str:
         if key not in _OPEN:
             if not request["begins"]:
                 return json.dumps({"replaced": True})
-            _OPEN.clear()
-            _OPEN[key] = open_worker(Path(request["folder"]))
-        return json.dumps(answer(_OPEN[key], request))
+            _close()
+            store = request["store"]
+            folder = RunFolder(Path(request["folder"])) if store is None else mirrored(store, request["run"])
+            _OPEN[key] = (open_worker(folder), folder)
+        return json.dumps(answer(_OPEN[key][0], request))
     except Exception as error:  # noqa: BLE001  # the parent says it in its own words; the trace goes with it
         return json.dumps(failed(error))
 

@@ -27,6 +27,7 @@ from ..left_out import read_plan, write_left_out
 from ..plan import Plan
 from ..pool import Pool, Processes, StageError, WorkerDiedError
 from ..privacy import write_privacy
+from ..shared_store import SharedStoreError
 from ..versions import Versions
 from .home import private_folder, site_folder
 from .keys import NAME, SigningKey
@@ -34,7 +35,6 @@ from .letter import LetterRefusedError
 from .line import MEGABYTE
 from .mail import Correspondence, Letters
 from .messages import Assignment, DescribeRequest, Description, FinishRequest, Reply, StageRequest
-from .store import StoreError
 from .tidy import Tidy
 
 LOG = logging.getLogger("codistill.site")
@@ -85,7 +85,7 @@ class Desk:
         letters = Letters(self._said.model_copy(update={"run": run}))
         try:
             reply = self._replied(letters, run, name)
-        except (LetterRefusedError, RefusalError, StoreError) as error:
+        except (LetterRefusedError, RefusalError, SharedStoreError) as error:
             reply = Reply(error=str(error))
         except WorkerDiedError as error:
             LOG.warning("%s", error)

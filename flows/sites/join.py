@@ -27,7 +27,7 @@ SECONDS_BETWEEN_LOOKS = "0.3"
 def join(pool: str, data: Path, store: str, coordinator: str, allowed: frozenset[str] | None, limit: float) -> None:
     """Be the site ``pool`` until interrupted.
 
-    Raises ``ServiceError``, ``StoreError``, ``KeyFileError``, or ``InUseError`` where it is joined from here already.
+    Raises ``ServiceError``, ``SharedStoreError``, ``KeyFileError``; ``InUseError`` where it is joined from here twice.
     """
     os.environ.setdefault("PREFECT_WORKER_QUERY_SECONDS", SECONDS_BETWEEN_LOOKS)
     ask_again_ourselves()

@@ -12,10 +12,10 @@ from ...tasks.encoding import ENCODINGS
 from ...tasks.knowledge import FORMS, Knowledge
 from ...tasks.parameters import Parameters
 from ..plan import Plan
+from ..shared_store import SharedStore
 from .inspection import Expected, UnfitPacketError, inspect
 from .keys import read_key
 from .letter import Address, LetterRefusedError, opened, refuse_too_large, sealed
-from .store import SharedStore
 
 
 class Correspondence(Parameters):

@@ -29,6 +29,7 @@ class SitePool:
     def __init__(self, engine: Engine, line: Line | None = None, own: Pool | None = None) -> None:
         self._line, self._keep = line or Line(engine), engine.keep
         self.sites: tuple[str, ...] = (*engine.sites, "")
+        self.store: str | None = None  # each keeps its agents to itself
         self.lanes = len(self.sites)
         self._own = own or Processes(1)
         self._locks = [threading.Lock() for _ in range(self.lanes)]
@@ -89,6 +90,9 @@ class SitePool:
     def away(self) -> frozenset[str]:
         """Return the sites that were waited for in vain and not heard of since."""
         return self._line.away()
+
+    def committed(self, number: int, superseded: list[tuple[int, int]], keep_packets: bool) -> None:
+        """Do nothing: each writer removes what is its own when the next round begins."""
 
     def finish(self) -> None:
         """Have each site put its models where they stay and tell what private steps have cost; empty the store.

@@ -1,10 +1,12 @@
 """Runs for the tests of this folder: whole specs in this process, or by the command in one of its own."""
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 
+import boto3
 import pytest
 from codistill.flows.drive import run_plainly
 from codistill.flows.launch import launch
@@ -13,6 +15,7 @@ from codistill.flows.progress import SilentProgress
 from codistill.flows.session import open_session
 from codistill.specs.load import load_specs
 from codistill.tests.finishing import finish_without_report
+from moto.server import ThreadedMotoServer
 
 COMMAND = [sys.executable, "-m", "codistill.flows.cli"]
 
@@ -108,3 +111,24 @@ def begin(environment):
             process.kill()
         process.wait()
         process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def bucket():
+    """A bucket of an S3-compatible server in this process, spoken to over HTTP as any other."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    said = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "none",
+        "AWS_SECRET_ACCESS_KEY": "none",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in said.items():
+            patch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket="federation")
+        yield "s3://federation"
+    server.stop()

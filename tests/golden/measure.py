@@ -29,9 +29,11 @@ PATTERNS = {
     "hierarchical": "{hierarchical: {tiers: [{name: edge, count: 4}, {name: cloud}]}}",
     "decentralized": "{decentralized: {graph: {k-regular: {degree: 4}}}}",
 }
-SAMPLES = ("rounds=5", "measure.control=none", "measure.metrics=[accuracy, cross_entropy]")
+SAMPLES = ("rounds=5", "measure.every=5", "measure.control=none", "measure.metrics=[accuracy, cross_entropy]")
+"""What is measured between does not change what comes out in the end, which alone is looked at."""
 TRIPLES = (
     "rounds=3",
+    "measure.every=3",
     "measure.control=none",
     "measure.metrics=[mrr, hits_at_10]",
     "data.dataset=codex",

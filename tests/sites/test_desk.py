@@ -149,7 +149,7 @@ def test_what_cannot_be_on_sites_is_said_before_anything_is_asked(federation, ov
 
 
 def test_sites_are_of_the_kind_sites(federation):
-    with pytest.raises(SpecError, match="`sites` and `store` are of the kind sites"):
+    with pytest.raises(SpecError, match="`sites` are of the kind sites"):
         federation.spec("engine.kind=local")
     assert federation.spec("engine=local").value.engine.kind == "local"
     assert isinstance(federation.spec().value, Spec)

@@ -1,4 +1,4 @@
-"""The store that sites and the coordinator share: a folder, or any fsspec URL such as one of S3."""
+"""A store that several machines share: a folder, or any fsspec URL such as one of S3."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 
-class StoreError(RuntimeError):
+class SharedStoreError(RuntimeError):
     """The store cannot be used; the sentence says why and what to do."""
 
 
@@ -22,13 +22,13 @@ class SharedStore:
         try:
             self._files, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
-            raise StoreError(
+            raise SharedStoreError(
                 f"engine.store: {url} cannot be used ({error}); give a folder, or a URL of fsspec"
             ) from None
         self._local = isinstance(self._files, LocalFileSystem)
 
     def put(self, path: str, content: bytes) -> None:
-        """Write a file, over what was there. Raises ``StoreError``."""
+        """Write a file, over what was there. Raises ``SharedStoreError``."""
         at = self._at(path)
         try:
             if not self._local:
@@ -40,44 +40,64 @@ class SharedStore:
                 file.write(content)
             os.replace(draft, at)
         except _troubles() as error:
-            raise StoreError(f"{self.url} refused {path} ({_words(error)}); see who may write there") from None
+            raise SharedStoreError(f"{self.url} refused {path} ({_words(error)}); see who may write there") from None
 
     def size(self, path: str) -> int | None:
-        """Return the bytes of a file, or None where there is none. Raises ``StoreError``."""
+        """Return the bytes of a file, or None where there is none. Raises ``SharedStoreError``."""
         try:
             return int(self._files.size(self._at(path)))
         except FileNotFoundError:
             return None
         except _troubles() as error:
-            raise StoreError(f"{self.url} did not answer ({_words(error)}); see whether it can be reached") from None
+            raise SharedStoreError(
+                f"{self.url} did not answer ({_words(error)}); see whether it can be reached"
+            ) from None
 
     def get(self, path: str) -> bytes | None:
-        """Return the content of a file, or None where there is none. Raises ``StoreError``."""
+        """Return the content of a file, or None where there is none. Raises ``SharedStoreError``."""
         try:
             content: bytes = self._files.cat_file(self._at(path))
             return content
         except FileNotFoundError:
             return None
         except _troubles() as error:
-            raise StoreError(f"{self.url} did not give {path} ({_words(error)}); see who may read there") from None
+            raise SharedStoreError(
+                f"{self.url} did not give {path} ({_words(error)}); see who may read there"
+            ) from None
 
     def forget(self, path: str) -> None:
-        """Remove a file or a folder with all that is in it, where it is there. Raises ``StoreError``."""
+        """Remove a file or a folder with all that is in it, where it is there. Raises ``SharedStoreError``."""
         try:
             self._files.rm(self._at(path), recursive=True)
         except FileNotFoundError:
             return
         except _troubles() as error:
-            raise StoreError(f"{self.url} did not remove {path} ({_words(error)}); see who may write there") from None
+            raise SharedStoreError(
+                f"{self.url} did not remove {path} ({_words(error)}); see who may write there"
+            ) from None
+
+    def forget_all(self, paths: list[str]) -> None:
+        """Remove files, all at once. Raises ``SharedStoreError``."""
+        try:
+            if paths:
+                self._files.rm([self._at(path) for path in paths])
+        except FileNotFoundError:
+            return
+        except _troubles() as error:
+            raise SharedStoreError(
+                f"{self.url} did not remove files ({_words(error)}); see who may write there"
+            ) from None
 
     def names(self, path: str) -> list[str]:
-        """Return the names in a folder, in order; none where there is no folder. Raises ``StoreError``."""
+        """Return the names in a folder, in order; none where there is no folder. Raises ``SharedStoreError``."""
         try:
             return sorted(one.rstrip("/").rpartition("/")[2] for one in self._files.ls(self._at(path), detail=False))
         except FileNotFoundError:
             return []
         except _troubles() as error:
-            raise StoreError(f"{self.url} did not answer ({_words(error)}); see whether it can be reached") from None
+            raise SharedStoreError(
+                f"{self.url} did not answer ({_words(error)}); see whether it can be reached"
+            ) from None
 
     def _at(self, path: str) -> str:
         return f"{self._root.rstrip('/')}/{path}"

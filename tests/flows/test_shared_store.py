@@ -1,36 +1,15 @@
 """The shared store: a folder, and a real server of S3's protocol."""
 
-import logging
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 
-import boto3
 import pytest
-from codistill.flows.sites.store import SharedStore, StoreError
+from codistill.flows.shared_store import SharedStore, SharedStoreError
+from codistill.tests.sites.conftest import federation
 from codistill.tests.sites.together import rows
-from moto.server import ThreadedMotoServer
 
-
-@pytest.fixture(scope="module")
-def bucket():
-    """A bucket of an S3-compatible server in this process, spoken to over HTTP as any other."""
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    said = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "none",
-        "AWS_SECRET_ACCESS_KEY": "none",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in said.items():
-            patch.setenv(name, value)
-        boto3.client("s3").create_bucket(Bucket="federation")
-        yield "s3://federation"
-    server.stop()
+__all__ = ["federation"]  # a fixture
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -68,23 +47,23 @@ def test_two_that_write_one_file_leave_one_of_the_two(store):
 
 def test_a_store_that_cannot_be_is_named():
     with pytest.raises(
-        StoreError, match=r"engine.store: nothing://here cannot be used \(.*\); give a folder, or a URL"
+        SharedStoreError, match=r"engine.store: nothing://here cannot be used \(.*\); give a folder, or a URL"
     ):
         SharedStore("nothing://here")
 
 
 def test_a_folder_that_refuses_a_write(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match=r"refused x \((Not a directory|File exists)\); see who may write there"):
+    with pytest.raises(SharedStoreError, match=r"refused x \((Not a directory|File exists)\); see who may write there"):
         SharedStore(str(tmp_path / "file")).put("x", b"")
     if os.geteuid() != 0:
         tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
-        with pytest.raises(StoreError, match="Permission denied"):
+        with pytest.raises(SharedStoreError, match="Permission denied"):
             SharedStore(str(tmp_path)).put("x/y", b"")
 
 
 def test_a_bucket_that_is_not_there(bucket):
-    with pytest.raises(StoreError, match="s3://other/run refused a/b"):
+    with pytest.raises(SharedStoreError, match="s3://other/run refused a/b"):
         SharedStore("s3://other/run").put("a/b", b"x")
 
 
