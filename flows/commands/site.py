@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 from ...specs.problems import one_of, suggestion
 from ...tasks.knowledge import FORMS
+from ...tasks.parameters import NAME
 from ..sites.home import home
 from ..sites.keys import own_key, public_bytes
 
@@ -19,6 +21,8 @@ def key_command() -> None:
 def join_command(pool: str, data: Path, store: str, coordinator: str, share: list[str], limit: float) -> None:
     """Be a site until interrupted; status 2 where what is said cannot be right."""
     wrong = []
+    if not re.fullmatch(NAME, pool):
+        wrong.append(f"--pool: {pool!r} is no name; expected letters, digits, dot, dash and underscore")
     if not data.is_dir():
         wrong.append(f"--data: there is no folder {data}")
     try:

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ...specs.schema import Spec
 from ...tasks.data.registry import DATASETS
 from ...tasks.knowledge import FORMS
 from ...tasks.parameters import Parameters
+from ..compile import agent_names
 from ..faults import storage_fault
 from ..finish import put_models
 from ..folder import RunFolder, replace_text
@@ -37,6 +39,7 @@ from .mail import Correspondence, Letters
 from .messages import Assignment, DescribeRequest, Description, FinishRequest, Reply, StageRequest
 from .tidy import Tidy
 
+RUN_NAME, REQUEST_NAME = r"[0-9a-f]{16}|about-[0-9a-f]{16}", r"requests/[0-9a-f]{32}"
 LOG = logging.getLogger("codistill.site")
 
 
@@ -71,6 +74,7 @@ class Desk:
         self._secret = key.sign(b"codistill: digests of this site's data")
         self._processes = workers or Processes(1)
         self._era, self._round = "", -1
+        self._answered = set[str]()
         self._doing: dict[str, tuple[type[Parameters], Callable[[str, Any], Reply]]] = {
             "describe": (DescribeRequest, self._describe),
             "stage": (StageRequest, self._stage),
@@ -82,8 +86,13 @@ class Desk:
 
         Whatever happens is told in a letter as far as it tells nothing of the data; the rest is in the site's log.
         """
+        if not (re.fullmatch(RUN_NAME, run) and re.fullmatch(REQUEST_NAME, name)):  # no paths that lead elsewhere
+            return "it names no request"
         letters = Letters(self._said.model_copy(update={"run": run}))
         try:
+            if name in self._answered:
+                raise RefusalError("it was asked that already")
+            self._answered.add(name)
             reply = self._replied(letters, run, name)
         except (LetterRefusedError, RefusalError, SharedStoreError) as error:
             reply = Reply(error=str(error))
@@ -203,6 +212,9 @@ class Desk:
             )
         spec, held = self._held(assignment.spec)
         own = [agent for agent in plan.agents if agent.site == self._site]
+        # Names become names of files: they are those of the spec, whose words are checked.
+        if [agent.name for agent in own] != agent_names(spec) or set(plan.memories) != set(spec.recipe.memories):
+            raise RefusalError("the plan is not that of the spec")
         if [agent.samples for agent in own] != [len(ids) for ids in held.partition.train]:
             raise RefusalError("its data are not those that the plan was made for; run the spec again")
         folder = private_folder(self._site, run)

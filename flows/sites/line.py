@@ -11,10 +11,12 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from ...specs.durations import written
 from ...specs.engine import COORDINATOR, Engine
 from ..pool import PoolClosedError, SiteAwayError, StageError, WorkerDiedError
-from ..service import connected
+from ..service import ServiceError, connected
 from .home import home
 from .keys import NAME, own_key
 from .mail import Correspondence, Letters
@@ -46,6 +48,7 @@ class Line:
         self._deployments: dict[str, Any] = {}
         self._heard: dict[str, tuple[Any, float]] = {}
         self._away: dict[str, Any] = {}
+        self._waiting = set[str]()
         self._lock = threading.Lock()
 
     def correspondence(self, run: str, writer: str = COORDINATOR, key_file: str | None = None) -> Correspondence:
@@ -78,7 +81,11 @@ class Line:
             letters.forget(name)
         if answer is None:
             raise WorkerDiedError(f"what the site {site} had begun is lost ({lost or 'there is no reply'})")
-        reply = Reply.model_validate_json(answer.to_pybytes())
+        try:
+            reply = Reply.model_validate_json(answer.to_pybytes())
+        except ValidationError as error:
+            differ = error.error_count()
+            raise StageError(f"the site {site} answers in another version ({differ} things differ)") from None
         if reply.replaced:
             raise WorkerDiedError(f"the worker of the site {site} was replaced in the middle of a round")
         if reply.error is not None:
@@ -99,13 +106,25 @@ class Line:
                     idempotency_key=name,
                 )
             )
-        state = self._wait(site, asked.id)
+        self._waiting.add(site)
+        try:
+            state = self._wait(site, asked.id)
+        finally:
+            self._waiting.discard(site)
         lost = state.is_crashed() or state.is_cancelled()
         return f"{state.name}: {state.message or 'no word'}" if lost else None
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         """Return what ``ask`` returns; this client asks again by our measure, and others in this process by theirs."""
-        return self._impatient.copy().run(patiently, ask)
+        from httpx import HTTPError
+
+        try:
+            return self._impatient.copy().run(patiently, ask)
+        except HTTPError as error:
+            raise ServiceError(
+                f"{self._address} went away ({error or type(error).__name__}); the same command goes on from the last "
+                "finished round"
+            ) from None
 
     def _wait(self, site: str, flow_run: Any) -> Any:
         """Return the final state of a flow run. Raises ``SiteAwayError``, and then it is never begun."""
@@ -144,7 +163,7 @@ class Line:
 
     def _beat(self, site: str) -> Any:
         """Return when the site's worker was heard of last, by the server's clock; None: never."""
-        with suppress(Exception):  # a server that is down for a moment says nothing of a site
+        with suppress(ServiceError):  # a server that is down for a moment says nothing of a site
             workers = self._patiently(lambda: self._client.read_workers_for_work_pool(site))
             return max((one.last_heartbeat_time for one in workers if one.last_heartbeat_time), default=None)
         return None
@@ -176,8 +195,11 @@ class Line:
             self._patiently(lambda: self._client.set_flow_run_state(flow_run, state, force=True))
 
     def close(self) -> None:
-        """Let go of the server; whoever waits for a site stops."""
+        """Let go of the server; whoever waits for a site stops, and what it was asked is taken back."""
         self._closed = True
+        until = time.monotonic() + 4 * LOOK_AT_MOST
+        while self._waiting and time.monotonic() < until:
+            time.sleep(LOOK)
         self._open.close()
 
 

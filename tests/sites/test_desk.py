@@ -2,6 +2,7 @@
 
 import json
 import logging
+from types import SimpleNamespace
 
 import pytest
 from codistill.flows.check.holdings import refuse_wrong
@@ -51,12 +52,43 @@ def test_a_failure_tells_nothing_of_the_data(federation, caplog):
 def test_what_the_coordinator_did_not_sign_is_not_done(federation):
     federation.run("recipe=fd", "rounds=1")
     desk = federation.desk("va")
+    name, run = f"requests/{'0' * 32}", "0" * 16
     with federation.at("va"):
-        assert "there is no letter requests/x" in desk.answer("some-run", "requests/x")
+        assert f"there is no letter {name}" in desk.answer(run, name)
+        for strange in ((run, "requests/../../x"), ("../../../home", name), ("", name), (run, "packets/0000001/0-1")):
+            before = set(federation.base.rglob("*"))
+            assert desk.answer(*strange) == "it names no request"
+            assert set(federation.base.rglob("*")) == before, "and nothing is written anywhere"
     line = federation.lines[-1]
     line._key_file = federation.home / "cleveland" / "key.json"
     with pytest.raises(StageError, match="is refused: it is not signed with the key of coordinator"):
-        line.ask("va", "some-run", "a stage", json.dumps({"kind": "stage"}))
+        line.ask("va", run, "a stage", json.dumps({"kind": "stage"}))
+
+
+def test_a_request_is_answered_once(federation):
+    """Who can write to the server, and sign nothing, cannot have a site do again what it was asked once."""
+    federation.run("recipe=fd", "rounds=1", "engine.keep=true")
+    path = sorted((federation.store / "coordinator").rglob("requests/*"))[0]
+    with federation.at("va"):
+        said = [federation.desk("va").answer(path.parts[-3], f"requests/{path.name}") for _ in range(2)]
+    assert said[1] == "it was asked that already"
+
+
+@pytest.mark.parametrize("change", [("cleveland", "../../../escaped"), ('"memories": {}', '"memories": {"../x": {}}')])
+def test_a_plan_that_is_not_the_specs_is_refused(federation, change):
+    """Its names would become names of files."""
+    folder = federation.launch().folder
+    text = folder.plan.read_text(encoding="utf-8")
+    patched = text.replace(*change)
+    assert patched != text
+    line = federation.line(federation.spec().value.engine)
+    run = folder.info()["digest"][:16]
+    spec = federation.spec().value.model_dump(mode="json", by_alias=True)
+    assignment = {"spec": spec, "plan": patched, "left_out": {}}
+    line.letters(run).write("assignments/a", json.dumps(assignment).encode())
+    said = StageRequest(era="e", begins=True, assignment="assignments/a", round=0, stage=-1, places=(0,), measured=())
+    with pytest.raises(StageError, match="at the site cleveland: the plan is not that of the spec"):
+        line.ask("cleveland", run, "a stage", said.model_dump_json())
 
 
 @pytest.mark.parametrize(
@@ -71,7 +103,7 @@ def test_what_the_coordinator_did_not_sign_is_not_done(federation):
 def test_requests_of_another_shape_are_refused(federation, request_, sentence):
     line = federation.line(federation.spec().value.engine)
     with pytest.raises(StageError, match=f"at the site va: {sentence}"):
-        line.ask("va", "a-run", "a stage", json.dumps(request_))
+        line.ask("va", "0" * 16, "a stage", json.dumps(request_))
 
 
 def test_work_for_the_agents_of_others_is_refused(federation):
@@ -154,3 +186,10 @@ def test_sites_are_of_the_kind_sites(federation):
     assert federation.spec("engine=local").value.engine.kind == "local"
     assert isinstance(federation.spec().value, Spec)
     assert SPEC.count("site:") == 3
+
+
+def test_a_site_of_another_version_is_named(federation, monkeypatch):
+    answer = SimpleNamespace(error=None, model_dump_json=lambda: '{"more": 1}')
+    monkeypatch.setattr(federation.desk("va"), "_replied", lambda *anything: answer)
+    with pytest.raises(StageError, match="the site va answers in another version"):
+        federation.run("recipe=fd")
