@@ -14,7 +14,9 @@ from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.context import get_run_context
+from prefect.states import Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from ..specs.load import load_specs
@@ -25,7 +27,7 @@ from .engines import open_engine
 from .launch import Ready, launch_loaded, workers_of
 from .live import Progress, SilentProgress
 from .lock import locked
-from .pool import Pool
+from .pool import Pool, SiteAwayError
 from .session import Cohort, Session
 
 _OPEN: dict[str, tuple[Session, Progress]] = {}
@@ -61,11 +63,15 @@ def given(spec: str, pool: Pool, progress: Progress) -> Iterator[Given]:
     persist_result=False,
     log_prints=False,
 )
-def stage_task(folder: str, number: int, index: int, stage: str, cohort: int, of: int) -> None:
+def stage_task(folder: str, number: int, index: int, stage: str, cohort: int, of: int) -> State[Any] | None:
     """Do one stage of a round for one cohort of agents, on the cohort's worker."""
     session, progress = _OPEN[folder]
     dealt = session.cohorts(number, dict(session.stages(number))[index])
-    do_cohort(session, number, index, cohort - 1, dealt[cohort - 1], progress)
+    try:
+        do_cohort(session, number, index, cohort - 1, dealt[cohort - 1], progress)
+    except SiteAwayError as away:  # which may be expected: it is told without a trace
+        return Failed(message=str(away), data=away)
+    return None
 
 
 @task(
@@ -166,7 +172,7 @@ def _stage(session: Session, folder: str, number: int, index: int, cohorts: list
     ]
     progress.stage(number, name, 0, len(values))
     if len(values) == 1:
-        stage_task(**values[0])
+        stage_task(**values[0], return_state=True).result()
     else:
         waiting = [stage_task.submit(**value) for value in values]
         try:

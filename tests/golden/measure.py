@@ -46,12 +46,7 @@ LIGHTER = {
         "recipe.aggregate.epochs=2",
         "recipe.aggregate.generator_steps=5",
     ],
-    "fl/feddf": ["recipe.aggregate.steps=20"],
     "fl/fedgen": ["recipe.aggregate.steps=10"],
-    "fl/fedal": ["rounds=3"],
-    "fl/fedmd": ["rounds=3"],
-    "fl/proxyfl": ["rounds=3"],
-    "fkge/fkge-umls": ["recipe.train.epochs=1"],
     "fl/idkd": ["recipe.aggregate[1].when.from=2", "recipe.forget.when.from=2"],
     "fl/fedtgp": ["recipe.aggregate.epochs=10"],
 }
