@@ -110,14 +110,16 @@ def test_refusals_that_a_server_must_be_asked_for(deployed, codistill, server, w
         assert done.returncode == 2 and done.stdout == "", done
         return done.stderr.splitlines()
 
+    pools = ", ".join(sorted(one["name"] for one in server.ask("work_pools/filter")))
     (line,) = refused("asked.yaml", "--set", "deploy.pool=her")
     assert line == (
-        f"--set deploy.pool=her:1:13: deploy.pool: there is no work pool 'her' at {server.url} (there is here); "
+        f"--set deploy.pool=her:1:13: deploy.pool: there is no work pool 'her' at {server.url} (there is {pools}); "
         "did you mean 'here'? Else make it with `prefect work-pool create her --type process`"
     )
     write("poolless.yaml", SPEC.format(name="poolless"))
     (line,) = refused("poolless.yaml")
-    assert line.startswith("poolless.yaml:2:1: deploy.pool: missing; expected the name of a work pool (there is here)")
+    wanted = f"poolless.yaml:2:1: deploy.pool: missing; expected the name of a work pool (there is {pools})"
+    assert line.startswith(wanted)
     assert line.endswith("or use `codistill serve`, which needs none")
     write("other.yaml", SPEC.format(name="other") + "deploy: {pool: here, name: asked}\n")
     (line,) = refused("other.yaml")
