@@ -76,15 +76,12 @@ def run(folder, pool):
     return session
 
 
-@pytest.fixture(params=["folder", "s3"])
-def store(request, tmp_path):
-    if request.param == "folder":
-        return str(tmp_path / "store")
-    return f"{request.getfixturevalue('bucket')}/{tmp_path.name}"
+BY_S3 = ("stores", "tiers, some away")
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_run_in_a_store_is_the_run_in_a_folder(conduct, launched, store, case):
+def test_a_run_in_a_store_is_the_run_in_a_folder(conduct, launched, tmp_path, bucket, case):
+    store = f"{bucket}/{tmp_path.name}" if case in BY_S3 else str(tmp_path / "store")
     expected = content(conduct(SPEC + "recipe: fd\n", *CASES[case]))
     folder = launched(SPEC + "recipe: fd\n", *CASES[case]).folder
     with contextlib.closing(Apart(2, store)) as pool:
@@ -168,12 +165,11 @@ def test_a_run_that_continues_another_by_a_store(conduct, launched, tmp_path):
     assert content(folder) == expected
 
 
-@pytest.mark.parametrize("kind", ["dask", "ray"])
-def test_clusters_by_s3(conduct, launched, bucket, kind):
+def test_a_cluster_by_s3(conduct, launched, bucket):
     said = ("recipe=fedcache", "rounds=2")
     expected = content(conduct(SPEC + "recipe: fd\n", *said))
     folder = launched(SPEC + "recipe: fd\n", *said).folder
-    with contextlib.closing(open_engine(Engine(kind=kind, store=f"{bucket}/{kind}"), 2)) as pool:
+    with contextlib.closing(open_engine(Engine(kind="dask", store=f"{bucket}/dask"), 2)) as pool:
         assert run(folder, pool).plan == read_plan(folder)
     assert content(folder) == expected
     assert not list(Path("/tmp").glob(f"codistill-run-*/{folder.path.name}"))

@@ -67,8 +67,7 @@ def test_a_bucket_that_is_not_there(bucket):
         SharedStore("s3://other/run").put("a/b", b"x")
 
 
-@pytest.mark.parametrize("recipe", ["fedavg", "fd"])
-def test_a_run_on_sites_by_s3_is_the_run_by_a_folder(federation, bucket, recipe):
+def test_a_run_on_sites_by_s3_is_the_run_by_a_folder(federation, bucket, recipe="fedavg"):
     said = (f"recipe={recipe}", "rounds=2", "participation.share=0.7")
     by_folder = federation.run(*said)
     expected = {table: rows(by_folder, table) for table in ("metrics", "ledger")}

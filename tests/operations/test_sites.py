@@ -22,7 +22,7 @@ from codistill.tests.sites.hospitals import HOSPITALS, SPEC
 from codistill.tests.sites.leaks import leaks
 from codistill.tests.sites.together import in_one_place, rows
 
-SAID = ("rounds=5", "engine.wait=40s", "engine.keep=true", "agents[1].count=1")
+SAID = ("rounds=5", "engine.wait=30s", "engine.keep=true", "agents[1].count=1")
 """A site that is started again has to be there within the time that it is waited for, on a slow machine too."""
 PACKAGES = next(path for path in map(Path, sys.path) if path.name == "site-packages")
 
