@@ -11,9 +11,10 @@ help: ## show this
 
 $(BIN)/codistill: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	# torch first and pinned: a bare request for it would take gigabytes of CUDA packages where there is no GPU
-	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test,dev]'
+	# torch first and pinned: a bare request for it would take gigabytes of CUDA packages where there is no GPU; what is never
+	# imported need not be compiled
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[test,dev]'
 	@touch $@
 
 install: $(BIN)/codistill ## make the environment in .venv

@@ -51,6 +51,12 @@ LIGHTER = {
     "fl/fedtgp": ["recipe.aggregate.epochs=10"],
 }
 """What is cut of a server's work, for among peers every agent does it; and what comes too late for so few rounds."""
+LIKE_A_STAR = (
+    *(f"fkge/{name}-umls" for name in ("fedr", "feds", "fkge", "local")),
+    *(f"fl/{name}" for name in ("def-kt", "dfml", "ds-fl", "fd", "fedavg", "fedcache", "fedmd", "fedntd", "fedproto")),
+    *(f"fl/{name}" for name in ("fml", "idkd", "kt-pfl", "local", "proxyfl", "selective-fd")),
+)
+"""Specs whose tree gives what their star gives, to every digit that is kept, also after two rounds: two show that."""
 UNLEARNING = "fkge/fedlu-unlearning-fb15k237-r10"
 """Asks for sets to forget, which CoDEx-S has none of: on a graph of its own, so under one pattern alone."""
 FORGETTING = (
@@ -87,6 +93,8 @@ def overrides(name: str, pattern: str) -> list[str]:
     said = [f"pattern={PATTERNS[pattern]}", *LIGHTER.get(name, ())]
     if name == UNLEARNING:
         return [*FORGETTING, *said]
+    if pattern == "hierarchical" and name in LIKE_A_STAR:
+        said += ["rounds=2", "measure.every=2"]
     return [*(TRIPLES if name.startswith("fkge/") else SAMPLES), *said]
 
 
