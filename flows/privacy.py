@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,7 +33,7 @@ def write_privacy(folder: RunFolder, plan: Plan) -> None:
     Epsilon is null where it is infinite or the package that computes it is not installed. No table where no agent took
     any.
     """
-    left, rows = left_by(folder, plan), []
+    left, rows = left_by(folder, plan), list[list[Any]]()
     for agent in plan.agents[: plan.learners]:
         if agent.name not in left:
             continue
@@ -42,6 +44,11 @@ def write_privacy(folder: RunFolder, plan: Plan) -> None:
         spent, delta = accounting.account_of(held)
         cost = _epsilon(tuple(spent), delta)
         rows += [[agent.name, one.steps, one.noise, one.rate, delta, cost] for one in spent]
+    write_rows(folder, rows)
+
+
+def write_rows(folder: RunFolder, rows: Sequence[Sequence[Any]]) -> None:
+    """Write the table with ``rows`` in the columns of ``PRIVACY``; none where there are no rows."""
     if rows:
         columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), PRIVACY, strict=True)]
         with replacing(folder.table("privacy")) as temporary:

@@ -43,6 +43,7 @@ class Session:
         self.folder, self.plan, self.pool = folder, plan, pool
         self._versions = Versions(plan)
         self._left_out = read_left_out(folder)
+        self._away: set[int] = set()
         self._replies: dict[tuple[int, int], dict[str, Any]] = {}
         self._began = self._committed = time.perf_counter()
         self._before: dict[str, dict[int, list[list[Any]]]] = {}
@@ -68,9 +69,9 @@ class Session:
         self.folder.begin(number)
         self._replies.clear()
         away = self.pool.away()
-        still = {place for place, agent in enumerate(self.plan.agents) if agent.site in away}
-        if number > 0 and still.intersection(self.plan.taking_part(number)):
-            self._take_out(number, still)
+        self._away = {place for place, agent in enumerate(self.plan.agents) if agent.site in away}
+        if number > 0 and self._away.intersection(self.plan.taking_part(number)):
+            self._take_out(number, self._away)
 
     def leave_out(self, number: int, away: SiteAwayError) -> None:
         """Take the agents of a site out of round ``number``, which begins anew with what every agent was before.
@@ -100,7 +101,7 @@ class Session:
         places = everybody if number == 0 else self.plan.taking_part(number)
         cohorts = self._deal(places, lambda place: self.plan.agents[place].work)
         if (stage.last or number == 0) and self.plan.measured(number):
-            rest = sorted(self._not_measured_since(number) - self._versions.changed(number))
+            rest = sorted(self._not_measured_since(number) - self._versions.changed(number) - self._away)
             for index, place in enumerate(rest):
                 at = self._lane_of(place) if self.pool.sites else index % len(cohorts)
                 cohorts[at] = Cohort(cohorts[at].places, (*cohorts[at].measured, place))

@@ -6,9 +6,6 @@ import os
 import uuid
 from typing import Any
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
 
 class SharedStoreError(RuntimeError):
     """The store cannot be used; the sentence says why and what to do."""
@@ -18,6 +15,9 @@ class SharedStore:
     """Files by path below one root; a file appears whole or not at all."""
 
     def __init__(self, url: str) -> None:
+        import fsspec
+        from fsspec.implementations.local import LocalFileSystem
+
         self.url = url
         try:
             self._files, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)

@@ -21,7 +21,7 @@ PublicKey = Annotated[
 
 
 class Engine(Parameters):
-    """What a run is run on. Nothing here changes a number. A word alone is the kind: ``engine: dask``."""
+    """What a run is run on. A word alone is the kind: ``engine: dask``. Of all this only sites change numbers."""
 
     kind: Literal["local", "dask", "ray", "sites"] = Field(
         "local",

@@ -108,10 +108,7 @@ class Desk:
         return reply.error
 
     def _replied(self, letters: Letters, run: str, name: str) -> Reply:
-        body = letters.read(COORDINATOR, name)
-        if body is None:
-            raise RefusalError(f"there is no letter {name} of the coordinator in {self._said.store}")
-        said = json.loads(body.to_pybytes())
+        said = json.loads(_read(letters, name))
         kind = said.get("kind") if isinstance(said, dict) else None
         if kind not in self._doing:
             raise RefusalError(f"it is asked for {kind!r}, and knows {', '.join(self._doing)}")
@@ -200,10 +197,7 @@ class Desk:
 
     def _taken_up(self, run: str, name: str) -> tuple[RunFolder, Plan]:
         letters = Letters(self._said.model_copy(update={"run": run}))
-        body = letters.read(COORDINATOR, name)
-        if body is None:
-            raise RefusalError(f"there is no letter {name} of the coordinator in {self._said.store}")
-        assignment = Assignment.model_validate_json(body.to_pybytes())
+        assignment = Assignment.model_validate_json(_read(letters, name))
         plan = Plan.parse(assignment.plan)
         told = sorted({exchange.form for exchange in plan.exchanges} - (self._allowed or frozenset(FORMS)))
         if told:
@@ -255,6 +249,15 @@ class Desk:
     def close(self) -> None:
         """End the worker."""
         self._processes.close()
+
+
+def _read(letters: Letters, name: str) -> bytes:
+    """Return what the coordinator wrote. Raises ``RefusalError`` where there is no such letter."""
+    body = letters.read(COORDINATOR, name)
+    if body is None:
+        raise RefusalError(f"there is no letter {name} of the coordinator in {letters.said.store}")
+    content: bytes = body.to_pybytes()
+    return content
 
 
 def public_digest(held: Holdings) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from ...tasks.data.dataset import DataError, Dataset
 from ...tasks.data.partition import Partition
 from ...tasks.data.prepared import prepare
+from ...tasks.data.public import require_alike
 from ...tasks.data.registry import DATASETS
 from ..holdings import Holdings
 from .desk import public_digest
@@ -44,8 +45,7 @@ def hold_of_sites(spec: Spec, cache: Path) -> Holdings:
     public = _public(spec, labels, shape)
     data = public or _nothing(labels, shape)
     count = 0 if public is None else len(public.y_train)
-    train = _ranges([n for group in _order(spec, told, "train") for n in group], count)
-    test = _ranges([n for group in _order(spec, told, "test") for n in group], 0)
+    train, test = _ranges(_counts(spec, told, "train"), count), _ranges(_counts(spec, told, "test"), 0)
     made = sum(map(len, train))
     digest = hashlib.sha256(json.dumps([[site, said.digest] for site, said in sorted(told.items())]).encode())
     digest.update(b"" if public is None else public.digest().encode())
@@ -84,15 +84,15 @@ def _told(spec: Spec) -> dict[str, Description]:
     return _TOLD[run]
 
 
-def _order(spec: Spec, told: dict[str, Description], part: str) -> list[list[int]]:
-    """Return the counts of each group's agents, in the spec's order; a site tells those of its groups in that order."""
+def _counts(spec: Spec, told: dict[str, Description], part: str) -> list[int]:
+    """Return the count of each agent, in the spec's order; a site tells those of its agents in that order."""
     left = {site: list(getattr(said, part)) for site, said in told.items()}
-    counts = []
+    counts: list[int] = []
     for group in spec.agents:
         own = left[str(group.site)]
         if len(own) < group.count:
             raise DataError(f"the site {group.site} tells of fewer agents than the spec has there")
-        counts.append([own.pop(0) for _ in range(group.count)])
+        counts += [own.pop(0) for _ in range(group.count)]
     return counts
 
 
@@ -106,11 +106,7 @@ def _public(spec: Spec, labels: tuple[str, ...], shape: tuple[int, ...]) -> Data
     if said is None:
         return None
     dataset: Dataset = DATASETS[said.name].function.load(said.parameters, spec.data.root)
-    if dataset.labels != labels or dataset.input_shape != shape:
-        raise DataError(
-            f"the public samples here have the shape {dataset.input_shape} and the classes "
-            f"{', '.join(dataset.labels)}, and the sites' {shape} and {', '.join(labels)}; all need the same"
-        )
+    require_alike(dataset, labels, shape, "the sites")
     return dataset
 
 

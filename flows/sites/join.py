@@ -82,23 +82,13 @@ def _register(client: SyncPrefectClient, pool: str) -> None:
 
 def _told_as_lost(client: SyncPrefectClient, pool: str) -> int:
     """Mark as crashed what an earlier worker of the site was at when it ended; return how many that were."""
-    from prefect.client.schemas.filters import (
-        FlowRunFilter,
-        FlowRunFilterState,
-        FlowRunFilterStateType,
-        WorkPoolFilter,
-        WorkPoolFilterName,
-    )
     from prefect.client.schemas.objects import StateType
     from prefect.states import Crashed
 
-    states = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING]))
+    from .site_worker import in_pool
+
     begun: list[Any] = patiently(
-        lambda: client.read_flow_runs(
-            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
-            flow_run_filter=FlowRunFilter(state=states),
-            limit=200,
-        )
+        lambda: client.read_flow_runs(**in_pool(pool, StateType.PENDING, StateType.RUNNING), limit=200)
     )
     for one in begun:
         state: Any = Crashed(message="the site's worker ended in the middle of it")

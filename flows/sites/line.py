@@ -51,13 +51,13 @@ class Line:
         self._waiting = set[str]()
         self._lock = threading.Lock()
 
-    def correspondence(self, run: str, writer: str = COORDINATOR, key_file: str | None = None) -> Correspondence:
+    def correspondence(self, run: str) -> Correspondence:
         """Return how letters of a run are written here and read."""
         return Correspondence(
             store=str(self._engine.store),
             run=run,
-            writer=writer,
-            key_file=key_file or str(self._key_file),
+            writer=COORDINATOR,
+            key_file=str(self._key_file),
             keys=self._keys,
             limit=round(self._engine.limit * MEGABYTE),
         )

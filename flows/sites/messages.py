@@ -56,7 +56,6 @@ class FinishRequest(Parameters):
 
     kind: Literal["finish"] = "finish"
     assignment: str
-    keep: bool
 
 
 class Reply(Parameters):

@@ -7,16 +7,13 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from ...specs.engine import Engine
 from ...specs.load import load_specs
-from ..folder import RunFolder, replace_text, replacing
+from ..folder import RunFolder, replace_text
 from ..left_out import read_left_out, read_plan
 from ..plan import Plan
 from ..pool import Pool, Processes, SiteAwayError, StageError
-from ..privacy import PRIVACY
+from ..privacy import write_rows
 from .line import Line, as_json
 from .mail import Letters
 from .messages import RUN, Assignment, FinishRequest, Reply, StageRequest
@@ -101,19 +98,14 @@ class SitePool:
         """
         assert self._folder is not None
         rows: list[tuple[Any, ...]] = []
-        request = as_json(FinishRequest(assignment=self._assignment, keep=self._keep))
+        request = as_json(FinishRequest(assignment=self._assignment))
         for site in self.sites:
             if site and site not in self.away():
                 try:
                     rows += self._ask(site, f"{self._plan.name}: the end", request).privacy
                 except SiteAwayError:
                     continue
-        if rows:
-            columns = [
-                pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), PRIVACY, strict=True)
-            ]
-            with replacing(self._folder.table("privacy")) as temporary:
-                pq.write_table(pa.Table.from_arrays(columns, schema=PRIVACY), temporary)
+        write_rows(self._folder, rows)
         self._tidy.everything()
 
     def close(self) -> None:

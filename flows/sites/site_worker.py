@@ -27,6 +27,14 @@ from .desk import LOG, Desk
 from .patience import patiently_async
 
 
+def in_pool(pool: str, *states: StateType) -> dict[str, Any]:
+    """Return what asks Prefect's client for the flow runs of a work pool that are in one of ``states``."""
+    return {
+        "work_pool_filter": WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+        "flow_run_filter": FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[*states]))),
+    }
+
+
 class Answered(BaseWorkerResult):
     """That a request was answered, well or not."""
 
@@ -65,11 +73,9 @@ class SiteWorker(BaseWorker[BaseJobConfiguration, BaseVariables, Answered]):
         """
         if not self._has_successfully_synced:
             return []
-        scheduled = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
         waiting = await patiently_async(
             lambda: self.client.read_flow_runs(
-                work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._work_pool_name])),
-                flow_run_filter=FlowRunFilter(state=scheduled),
+                **in_pool(self._work_pool_name, StateType.SCHEDULED),
                 sort=FlowRunSort.EXPECTED_START_TIME_ASC,
                 limit=1,
             )

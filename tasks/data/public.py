@@ -29,22 +29,27 @@ def split_public(labels: Ids, share: float, generator: np.random.Generator) -> t
     return public, np.setdiff1d(np.arange(len(labels), dtype=np.int64), public)
 
 
+def require_alike(public: Dataset, labels: tuple[str, ...], shape: tuple[int, ...], whose: str) -> None:
+    """Raise ``DataError`` unless public samples have the classes and the shape of private ones, which are ``whose``."""
+    if public.labels != labels:
+        raise DataError(
+            f"{public.name}: its classes are {', '.join(public.labels)}, and those of {whose} are "
+            f"{', '.join(labels)}; public samples are of the same classes"
+        )
+    if public.input_shape != shape:
+        raise DataError(
+            f"{public.name}: a sample has the shape {public.input_shape}, and one of {whose} "
+            f"{shape}; public samples are of the same shape"
+        )
+
+
 def with_public(private: Dataset, public: Dataset) -> Dataset:
     """Return ``private`` with the training samples of ``public`` before its own, told apart by the column ``PUBLIC``.
 
     They come first so that whoever holds a copy of them knows each by the same id. Raises ``DataError`` where classes
     or shapes differ.
     """
-    if public.labels != private.labels:
-        raise DataError(
-            f"{public.name}: its classes are {', '.join(public.labels)}, and those of {private.name} are "
-            f"{', '.join(private.labels)}; public samples are of the same classes"
-        )
-    if public.input_shape != private.input_shape:
-        raise DataError(
-            f"{public.name}: a sample has the shape {public.input_shape}, and one of {private.name} "
-            f"{private.input_shape}; public samples are of the same shape"
-        )
+    require_alike(public, private.labels, private.input_shape, private.name)
     count = len(public.y_train)
     columns = {
         name: np.concatenate([np.zeros(count, column.dtype), column]) for name, column in private.columns_train.items()

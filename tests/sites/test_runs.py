@@ -84,6 +84,21 @@ def test_a_site_that_is_away_is_left_out_and_may_come_back(federation, case):
     assert {row["round"] for row in rows(folder, "metrics") if row["agent"] == "hungarian-1"} == set(range(6))
 
 
+@pytest.mark.parametrize("share", [0.75, 1.0])
+def test_who_is_away_is_not_waited_for_to_be_measured(federation, share):
+    """Agents that a round before changed are measured later; but not at a site that is away, scheduled or not."""
+
+    def before(site, title):
+        assert len(federation.lines[-1].asked) < 60, "it is waited for again and again"
+        if "round 2: " in title or "round 3: " in title:
+            federation.dark.add("hungarian")
+
+    federation.before = before
+    folder = federation.run("recipe=fedavg", "rounds=6", "measure.every=2", f"participation.share={share}")
+    assert folder.committed() == 6
+    federation.dark.clear()
+
+
 def test_a_run_that_goes_on_waits_again_for_who_was_away(federation):
     """What was decided of a round that was not committed is forgotten."""
 
