@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
+# Empty is not set: where it is set every process that begins would compile all that it imports.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help install run test lint bench results schema clean
 
@@ -11,10 +13,11 @@ help: ## show this
 
 $(BIN)/codistill: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	# torch first and pinned: a bare request for it would take gigabytes of CUDA packages where there is no GPU; what is never
-	# imported need not be compiled
+	# torch first and pinned: a bare request for it would take gigabytes of CUDA packages where there is no GPU; pip compiles
+	# on one core, so that is done after it, on all
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[test,dev]'
+	$(BIN)/python -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib > /dev/null 2>&1 || true # some packages ship files of Python 2
 	@touch $@
 
 install: $(BIN)/codistill ## make the environment in .venv

@@ -30,8 +30,15 @@ class Server:
         request = urllib.request.Request(
             f"{self.url}/{path}", body, {"Content-Type": "application/json"}, method=method
         )
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            return json.load(answer)
+        for waited in (0.5, 1, 2, 4, 8, 16, 0):
+            try:
+                with urllib.request.urlopen(request, timeout=120) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or not waited:  # its database is locked; Prefect's own client asks again too
+                    raise
+            time.sleep(waited)
+        raise AssertionError
 
     def deployment(self, name):
         return self.ask(f"deployments/name/codistill/{name}", "GET")

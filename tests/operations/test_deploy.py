@@ -12,6 +12,7 @@ from pathlib import Path
 import codistill
 import pytest
 import yaml
+from codistill.specs.durations import written
 
 from .conftest import until
 
@@ -219,7 +220,8 @@ def test_served_without_a_pool(server, codistill, begin, write, place):
 
 def test_a_try_that_takes_too_long_is_ended_and_the_next_goes_on_from_its_last_round(server, begin, write, place):
     text = SPEC.format(name="slow").replace("rounds: 1", "rounds: 100000").replace("{control", "{every: 50000, control")
-    write("slow.yaml", text + "deploy: {timeout: 15s, retries: 1, retry_delay: 5s}\n")
+    limit = max(15, 3 * round(longest(server, "served")))  # enough for the first round, however slow the machine
+    write("slow.yaml", text + f"deploy: {{timeout: {limit}s, retries: 1, retry_delay: 5s}}\n")
     process = begin("codistill.flows.cli", "serve", "slow.yaml", "--runs", place / "slow")
     found = until(lambda: exists(server, "slow") or process.poll() is not None, 60, lambda: "not registered")
     assert process.poll() is None, process.communicate()[0]
@@ -233,12 +235,18 @@ def test_a_try_that_takes_too_long_is_ended_and_the_next_goes_on_from_its_last_r
         now = server.ask(f"flow_runs/{run['id']}", "GET")
         return committed() if now["run_count"] == 1 and now["state_name"] == "AwaitingRetry" else final(server, run)
 
-    first = until(tried, 90, lambda: server.ask(f"flow_runs/{run['id']}", "GET")["state"])
+    first = until(tried, 75 + limit, lambda: server.ask(f"flow_runs/{run['id']}", "GET")["state"])
     assert isinstance(first, int), first
-    ended = until(lambda: final(server, run), 90, lambda: server.ask(f"flow_runs/{run['id']}", "GET")["state"])
+    ended = until(lambda: final(server, run), 75 + limit, lambda: server.ask(f"flow_runs/{run['id']}", "GET")["state"])
     assert (ended["state_type"], ended["run_count"]) == ("FAILED", 2)
-    assert "longer than deploy.timeout, 15s" in ended["state"]["message"]
+    assert f"longer than deploy.timeout, {written(limit)}" in ended["state"]["message"]
     assert committed() > first > 0
+
+
+def longest(server, name):
+    """Return the seconds of the longest run of a deployment that is done; 0 where there is none."""
+    found = exists(server, name)
+    return max((run["total_run_time"] for run in server.runs_of(found, "COMPLETED")), default=0) if found else 0
 
 
 def exists(server, name):
