@@ -61,6 +61,8 @@ def _shared(control: RunFolder, progress: Progress) -> Iterator[None]:
 def do_cohort(session: Session, number: int, stage_index: int, lane: int, cohort: Cohort, progress: Progress) -> None:
     """Do a stage for one cohort. Where its worker dies another begins the round for these agents, and for no others.
 
+    Where agents are written after each stage, it begins the stage.
+
     Raises ``WorkerDiedError`` where the others die too.
     """
     for attempt in range(1, TRIES + 1):
@@ -72,7 +74,8 @@ def do_cohort(session: Session, number: int, stage_index: int, lane: int, cohort
         except WorkerDiedError as death:
             if attempt == TRIES:
                 raise
-            progress.note(f"{death}; its part of round {number} is done again")
+            lost = f"a stage of round {number}" if session.pool.writes else f"round {number}"
+            progress.note(f"{death}; its part of {lost} is done again")
 
 
 def do_stage(session: Session, number: int, stage_index: int, cohorts: list[Cohort], progress: Progress) -> None:

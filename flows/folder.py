@@ -33,7 +33,12 @@ def replace_text(path: Path, text: str) -> None:
 
 
 STORE, WAITING = "store", "waiting"
-"""What the files of an agent's stores are called: as a round left them, and in the middle of one."""
+"""What the files of an agent's stores are called: as a round left them, and in the middle of one, with the stage."""
+
+
+def waiting(stage: int) -> str:
+    """Return what the files of an agent's stores are called as a stage left them that was not the last."""
+    return f"{WAITING}-{stage}"
 
 
 def piece_beside(state: Path, kind: str, key: str) -> Path:
@@ -111,9 +116,9 @@ class RunFolder:
         """Return the path of an agent's models as another run left them; its memories lie beside it."""
         return self.path / "inherited" / f"{place}.safetensors"
 
-    def unfinished(self, number: int, place: int) -> Path:
-        """Return where an agent goes that does not fit in memory while round ``number`` runs."""
-        return self.path / "packets" / f"{number:07d}" / "unfinished" / f"{place}.safetensors"
+    def unfinished(self, number: int, stage: int, place: int) -> Path:
+        """Return where an agent's models lie as a stage of round ``number`` left them that was not its last."""
+        return self.path / "packets" / f"{number:07d}" / f"unfinished-{stage}" / f"{place}.safetensors"
 
     def packet(self, number: int, exchange: int, name: str) -> Path:
         """Return the path of a packet."""
@@ -129,6 +134,14 @@ class RunFolder:
 
     def publish(self, state: Path) -> None:
         """Let other workers have an agent's files at ``state``. They do, where all of a run lies in one folder."""
+
+    def publish_unfinished(self, number: int, stage: int, place: int) -> None:
+        """Let other workers have an agent as a stage left it. They do, where all of a run lies in one folder."""
+
+    def find_unfinished(self, number: int, stage: int, place: int) -> int | None:
+        """Return the last stage before ``stage`` of round ``number`` that left an agent on disk; None: no stage did."""
+        left = (one for one in reversed(range(stage)) if self.unfinished(number, one, place).exists())
+        return next(left, None)
 
     def begin(self, number: int) -> None:
         """Clear what an interrupted attempt at round ``number`` left, and make its folders."""

@@ -20,7 +20,7 @@ from ..tasks.patterns import ModelChoice
 from ..tasks.share import EncodingChoice
 from ..tasks.stores import Declaration, Store
 from ..tasks.streams import torch_stream
-from .folder import STORE, WAITING, RunFolder, piece_beside
+from .folder import STORE, WAITING, RunFolder, piece_beside, waiting
 from .plan import Plan
 from .versions import Versions
 
@@ -33,12 +33,17 @@ OWN = ("model", "companion")
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """An agent in memory; ``version`` is the round that left it, or the one that it is in the middle of."""
+    """An agent in memory; ``version`` is the round that left it, or the one that it is in the middle of.
+
+    ``stage``: the stage that left it in the middle of the round; None: it is not in the middle of one. ``written``:
+    whether it is on disk as it is.
+    """
 
     agent: Agent
     version: int
-    unfinished: bool
+    stage: int | None
     size: int
+    written: bool = True
 
 
 class Keeper:
@@ -57,23 +62,22 @@ class Keeper:
         self._versions = Versions(plan)
         self._kept: OrderedDict[int, _Kept] = OrderedDict()
         self._held = 0
-        self._aside: set[int] = set()
         self._declared = {name: Declaration.model_validate(said) for name, said in plan.memories.items()}
 
-    def load(self, place: int, number: int) -> Agent:
-        """Return the agent as it stands in round ``number``: in the middle of it, or as the round before left it."""
+    def load(self, place: int, number: int, stage: int) -> Agent:
+        """Return the agent as a stage of round ``number`` finds it: in the middle, or as the round before left it."""
         kept = self._kept.get(place)
         if kept is not None:
-            expected = number if kept.unfinished else self._versions.before(number, place)
+            expected = self._versions.before(number, place) if kept.stage is None else number
             if kept.version == expected:
                 self._kept.move_to_end(place)
                 return kept.agent
             self._let_go(place)
         agent = self._made(place)
-        if place in self._aside:
-            self._aside.discard(place)
-            self._read(agent, self._folder.unfinished(number, place))
-            self._open(agent, self._folder.state(number, place), WAITING)
+        earlier = self._folder.find_unfinished(number, stage, place)
+        if earlier is not None:
+            self._read(agent, self._folder.unfinished(number, earlier, place))
+            self._open(agent, self._folder.state(number, place), waiting(earlier))
         else:
             version = self._versions.before(number, place)
             left = None if version is None else self._folder.state(version, place)
@@ -90,15 +94,18 @@ class Keeper:
         self._folder.fetch(self._folder.inherited(place))
         return self._folder.inherited(place).exists()
 
-    def keep(self, place: int, agent: Agent, number: int) -> None:
-        """Keep an agent between two stages of round ``number``."""
-        self._hold(place, _Kept(agent, number, True, _size(agent)))
+    def keep(self, place: int, agent: Agent, number: int, stage: int, write: bool) -> None:
+        """Keep an agent after a stage of round ``number`` for the next one; ``write``: also for another worker."""
+        if write:
+            self._write(agent, number, place, stage)
+            self._folder.publish_unfinished(number, stage, place)
+        self._hold(place, _Kept(agent, number, stage, _size(agent), written=write))
 
     def save(self, place: int, agent: Agent, number: int) -> None:
         """Write the version of the agent that round ``number`` leaves, and keep the agent for the next round."""
         self._write(agent, number, place)
         self._folder.publish(self._folder.state(number, place))
-        self._hold(place, _Kept(agent, number, False, _size(agent)))
+        self._hold(place, _Kept(agent, number, None, _size(agent)))
 
     def _hold(self, place: int, kept: _Kept) -> None:
         """Put an agent last in line, and let those go that waited longest where there is no more room."""
@@ -109,9 +116,8 @@ class Keeper:
         while self._held > ROOM and len(self._kept) > 1:
             first = next(iter(self._kept))
             gone = self._let_go(first)
-            if gone.unfinished:
-                self._write(gone.agent, kept.version, first, working=True)
-                self._aside.add(first)
+            if not gone.written:
+                self._write(gone.agent, gone.version, first, gone.stage)
 
     def _let_go(self, place: int) -> _Kept:
         gone = self._kept.pop(place)
@@ -147,18 +153,19 @@ class Keeper:
         nothing = torch.empty(0, dtype=torch.int64)
         return nothing, torch.cat([test for _, test in self._ids]) if tested else nothing
 
-    def _write(self, agent: Agent, number: int, place: int, working: bool = False) -> None:
-        path = self._folder.unfinished(number, place) if working else self._folder.state(number, place)
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def _write(self, agent: Agent, number: int, place: int, stage: int | None = None) -> None:
+        left = self._folder.state(number, place)
+        path = left if stage is None else self._folder.unfinished(number, stage, place)
+        for folder in (path.parent, left.parent):  # a worker that fetches what it needs has not made them
+            folder.mkdir(parents=True, exist_ok=True)
         models = [*((name, model.state_dict()) for name, model in agent.models.items()), *agent.parked.items()]
         save_file({f"{name}/{key}": value for name, state in models for key, value in state.items()}, path)
         plain = EncodingChoice.model_validate("float32")
         for name, store in sorted(agent.memory.stores.items()):
             # Where an agent waits on disk in the middle of a round its files must outlive the round's packets.
-            at = self._folder.state(number, place).parent if working else path.parent
-            store.write(at, f"{place}.{WAITING if working else STORE}.{name}")
+            store.write(left.parent, f"{place}.{STORE if stage is None else waiting(stage)}.{name}")
         for kind in KINDS:
-            if kind == "working" and not working:
+            if kind == "working" and stage is None:
                 continue
             for key, item in agent.memory.items(kind).items():
                 label = packet.Label(item.contributor or agent.name, item.round, 0)
@@ -177,7 +184,7 @@ class Keeper:
                 agent.parked[name] = tensors
         for file in sorted(path.parent.glob(f"{path.stem}.*.arrow")):
             _, kind, key, *_ = file.name.split(".")
-            if kind in (STORE, WAITING):
+            if kind == STORE or kind.startswith(WAITING):
                 continue
             knowledge, head = packet.decode(file.read_bytes())
             maker = "" if head["sender"] == agent.name else head["sender"]

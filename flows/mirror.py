@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from ..tasks.knowledge import Knowledge
 from ..tasks.stores.manifest import files_of
-from .folder import STORE, RunFolder, piece_beside
+from .folder import STORE, WAITING, RunFolder, piece_beside, waiting
 from .shared_store import SharedStore
 
 OPENED = ("plan", "ids", "run", "left_out")
@@ -39,7 +39,7 @@ class Mirror(RunFolder):
     def _fetch_all(self, paths: Iterable[Path]) -> None:
         for path in paths:
             self._fetch(path)
-            if path.name.endswith(".json") and f".{STORE}." in path.name:
+            if _lists_files(path):
                 for file in files_of(path):
                     self._fetch(file)
 
@@ -67,6 +67,27 @@ class Mirror(RunFolder):
         there = (int(one.name) for one in (self.path / "state").iterdir())
         super().forget(number, [(version, place) for version in there if version < number], keep_packets=True)
 
+    def publish_unfinished(self, number: int, stage: int, place: int) -> None:
+        """Let others have an agent as a stage left it: its files, and those of its stores."""
+        models, left = self.unfinished(number, stage, place), self.state(number, place)
+        beside = [*models.parent.glob(f"{place}.*"), *left.parent.glob(f"{place}.{waiting(stage)}.*")]
+        for path in sorted(beside, key=lambda one: one == models):  # the models last: they say that all is there
+            self.store.put(self.name_of(path), path.read_bytes())
+
+    def find_unfinished(self, number: int, stage: int, place: int) -> int | None:
+        """Return the last stage before ``stage`` that left an agent in the store, and have its files at hand."""
+        here = super().find_unfinished(number, stage, place)
+        if here is not None:
+            return here
+        for earlier in reversed(range(stage)):
+            models = self.unfinished(number, earlier, place)
+            if self.store.size(self.name_of(models)) is not None:
+                self._fetch_all(self._beside(models))
+                stores = self._beside(self.state(number, place))
+                self._fetch_all(one for one in stores if f".{waiting(earlier)}." in one.name)
+                return earlier
+        return None
+
     def supersede(self, number: int, superseded: Iterable[tuple[int, int]]) -> None:
         """Remove from the store the versions of agents that round ``number``, which is committed, has made useless."""
         gone: list[str] = []
@@ -80,7 +101,7 @@ class Mirror(RunFolder):
         beside = self._beside(state)
         found = {path.resolve() for path in beside}
         for path in beside:
-            if path.name.endswith(".json") and f".{STORE}." in path.name:
+            if _lists_files(path):
                 self._fetch(path)
                 found |= files_of(path)
         return found
@@ -88,6 +109,11 @@ class Mirror(RunFolder):
     def name_of(self, path: Path) -> str:
         """Return what a file of the run is called in the store."""
         return f"{self.run_id}/{path.resolve().relative_to(self.path)}"
+
+
+def _lists_files(path: Path) -> bool:
+    """Whether a file is a store's manifest, which names the files that hold the rest of it."""
+    return path.suffix == ".json" and path.name.split(".")[1].partition("-")[0] in (STORE, WAITING)
 
 
 class StoreMail:

@@ -64,6 +64,8 @@ class Pool(Protocol):
     lanes: int
     store: str | None
     """Where agents are kept between rounds; None: in the run's folder."""
+    writes: bool
+    """Whether agents are written after each stage and not only at the end of a round (``engine.save``)."""
     sites: tuple[str, ...]
     """What each lane is called where agents are bound to lanes; "" is the coordinator's. Else nothing."""
 
@@ -101,6 +103,7 @@ class Placeless:
 
     sites: tuple[str, ...] = ()
     store: str | None = None
+    writes: bool = False
 
     def away(self) -> frozenset[str]:
         """Return nothing: there are no sites."""

@@ -41,6 +41,7 @@ class Session:
 
     def __init__(self, folder: RunFolder, plan: Plan, pool: Pool) -> None:
         self.folder, self.plan, self.pool = folder, plan, pool
+        self._writes = pool.writes
         self._versions = Versions(plan)
         self._left_out = read_left_out(folder)
         self._away: set[int] = set()
@@ -128,9 +129,12 @@ class Session:
     def replace(self, number: int, stage_index: int, lane: int) -> None:
         """Have a new worker do again what a lane did of round ``number`` before a stage: it begins at the last commit.
 
+        Where agents are written after each stage there is nothing to do again but the stage that was not finished.
         It does the same to the bit, so whoever read a packet of the worker that is gone has read the new one's.
         """
         self.pool.replace(lane)
+        if self._writes:
+            return
         for index, stage in self.stages(number):
             cohorts = self.cohorts(number, stage)
             if index < stage_index and lane < len(cohorts) and cohorts[lane]:
@@ -145,6 +149,8 @@ class Session:
             "places": cohort.places,
             "measured": cohort.measured,
         }
+        if self._writes:
+            request["write"] = True
         reply = self.pool.perform(lane, request)
         self._replies[stage_index, lane] = reply | {"started": started}
 

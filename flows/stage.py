@@ -45,23 +45,28 @@ class Worker:
         self._steps: dict[str, Any] = {}
         self._drawn_in = cache(self._first_and_last)
 
-    def perform(self, number: int, stage_index: int, places: list[int], only_measured: list[int]) -> Rows:
+    def perform(
+        self, number: int, stage_index: int, places: list[int], only_measured: list[int], write: bool = False
+    ) -> Rows:
         """Do stage ``stage_index`` of round ``number`` (-1: the start) for the agents at ``places``.
 
-        The agents at ``only_measured`` did not take part and are measured alone.
+        The agents at ``only_measured`` did not take part and are measured alone. ``write``: agents that are in the
+        middle of the round are written too, so that another worker can go on with them.
         """
         stage = self._plan.start if stage_index < 0 else self._plan.stages[stage_index]
         rows = Rows()
         for place in places:
-            agent = self._keeper.load(place, number)
+            agent = self._keeper.load(place, number, stage_index)
             if stage.kind in ("start", "local"):
-                self._alone(stage, stage_index, number, place, agent, rows)
+                finished = self._alone(stage, stage_index, number, place, agent, rows)
             else:
-                self._aggregate(stage, number, place, agent, rows)
+                finished = self._aggregate(stage, number, place, agent, rows)
+            if not finished:
+                self._keeper.keep(place, agent, number, stage_index, write)
             told = agent.memory.told()
             rows.events += [[place, e.place, e.what, e.about, e.count, e.sentence] for e in told]
         for place in only_measured:
-            self._measure(number, place, self._keeper.load(place, number), rows)
+            self._measure(number, place, self._keeper.load(place, number, stage_index), rows)
         return rows
 
     def _context(self, number: int, step: StepPlan | None = None, **known: Any) -> Context:
@@ -87,7 +92,8 @@ class Worker:
         who = step.parameters.get("who", "learners")
         return who in ("learners", "all") or (who == "top" and len(self._plan.agents) == self._plan.learners)
 
-    def _alone(self, stage: StagePlan, index: int, number: int, place: int, agent: Agent, rows: Rows) -> None:
+    def _alone(self, stage: StagePlan, index: int, number: int, place: int, agent: Agent, rows: Rows) -> bool:
+        """Do what an agent does by itself, and return whether its round is finished."""
         if index == 0 and place in self._plan.round(number).returning:
             self._catch_up(agent, number, place, rows)
         if stage.receives is not None:
@@ -103,10 +109,10 @@ class Worker:
             rows.embeddings += [[place, name, as_text(values)] for name, values in drawn.items()]
         if stage.sends is not None and self._post.due(stage.sends, number):
             rows.ledger += self._post.send(agent, place, number, stage.sends, self._context(number))
-        if stage.last or stage.kind == "start":
-            self._finish(number, place, agent, rows, save=bool(stage.steps) or number > 0)
-        else:
-            self._keeper.keep(place, agent, number)
+        if not (stage.last or stage.kind == "start"):
+            return False
+        self._finish(number, place, agent, rows, save=bool(stage.steps) or number > 0)
+        return True
 
     def _catch_up(self, agent: Agent, number: int, place: int, rows: Rows) -> None:
         """Give a returning agent what its aggregator delivered last, and do what follows a delivery but training."""
@@ -122,7 +128,8 @@ class Worker:
                     self._do(step, agent, number)
         agent.memory.rest()
 
-    def _aggregate(self, stage: StagePlan, number: int, place: int, agent: Agent, rows: Rows) -> None:
+    def _aggregate(self, stage: StagePlan, number: int, place: int, agent: Agent, rows: Rows) -> bool:
+        """Do what an aggregator does, and return whether its round is finished."""
         assert stage.receives is not None
         top = self._plan.agents[place].parent is None
         context = self._context(number, final=top, place=f"aggregate.{stage.receives}")
@@ -142,8 +149,7 @@ class Worker:
                 rows.ledger += self._post.deliver(agent, place, number, stage.receives, hand)
         if stage.last:
             self._finish(number, place, agent, rows, save=True)
-        else:
-            self._keeper.keep(place, agent, number)
+        return stage.last
 
     def _finish(self, number: int, place: int, agent: Agent, rows: Rows, save: bool) -> None:
         if self._plan.measured(number) and len(agent.test_ids) and "model" in agent.models:

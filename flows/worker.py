@@ -35,7 +35,8 @@ def open_worker(folder: RunFolder) -> Any:
 def answer(worker: Any, request: dict[str, Any]) -> dict[str, Any]:
     """Do the stage that ``request`` names and return its rows with the seconds that it took."""
     started, cpu = time.perf_counter(), time.process_time()
-    rows = worker.perform(request["round"], request["stage"], request["places"], request["measured"])
+    whom = request["places"], request["measured"]
+    rows = worker.perform(request["round"], request["stage"], *whom, write=request.get("write", False))
     return {
         "metrics": rows.metrics,
         "ledger": rows.ledger,

@@ -40,6 +40,11 @@ class Engine(Parameters):
         "is kept for workers of Dask or Ray that do not see its folder",
     )
     wait: Duration = Field(600.0, description="for a site that is away; then the round goes on without it")
+    save: Literal["round", "stage"] = Field(
+        "round",
+        description="when agents are written, so that another worker can go on with those of one that died: after each "
+        "round, or after each stage too",
+    )
     keep: bool = Field(False, description="whether letters stay in the store, to look at what was sent")
     limit: Annotated[float, Field(gt=0, le=100_000)] = Field(256, description="MB that one letter of a site may have")
 
@@ -61,6 +66,8 @@ class Engine(Parameters):
             raise ValueError("runs on sites need `sites` with the key of each, and `store`, which all can reach")
         elif self.address is not None or self.workers is not None:
             raise ValueError("sites come by themselves: leave `address` and `workers` out")
+        elif self.save == "stage":
+            raise ValueError("sites save their agents after each round: leave `save` out")
         elif self.wait < SIGNS_OF_LIFE * 2:
             raise ValueError(f"`wait` is at least {SIGNS_OF_LIFE * 2}s: a site gives a sign of life every few seconds")
         elif COORDINATOR in self.sites:

@@ -19,7 +19,9 @@ class EngineError(RuntimeError):
 
 def open_engine(engine: Engine, lanes: int) -> Pool:
     """Return a pool of ``lanes`` workers of the engine. Raises ``EngineError``."""
-    return ENGINES[engine.kind](engine, lanes)
+    pool = ENGINES[engine.kind](engine, lanes)
+    pool.writes = engine.save == "stage"
+    return pool
 
 
 def one_engine(engines: Iterable[Engine]) -> Engine:

@@ -23,6 +23,8 @@ from .tidy import Tidy
 class SitePool:
     """A lane for each site and a last one for the coordinator."""
 
+    writes = False
+
     def __init__(self, engine: Engine, line: Line | None = None, own: Pool | None = None) -> None:
         self._line, self._keep = line or Line(engine), engine.keep
         self.sites: tuple[str, ...] = (*engine.sites, "")

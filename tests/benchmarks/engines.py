@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from codistill.flows.drive import do_round
-from codistill.flows.engines import ENGINES, open_engine
+from codistill.flows.engines import open_engine
 from codistill.flows.launch import launch
 from codistill.flows.pool import Pool
 from codistill.flows.progress import SilentProgress
@@ -40,6 +40,13 @@ agents: [{name: agent, count: 20, model: mlp}]
 measure: {control: none, every: 100}
 recipe: fedavg
 """
+MEASURED = {
+    "local": Engine(),
+    "local, `save: stage`": Engine(save="stage"),
+    "dask": Engine(kind="dask"),
+    "ray": Engine(kind="ray"),
+}
+"""Every engine that has its workers on one machine, by what its rows are called."""
 HEADS = (
     "engine",
     "workers",
@@ -62,14 +69,14 @@ class Measured:
     packets: float
 
 
-def measure(kind: str, workers: int, agents: int, rounds: int, work: Path) -> Measured:
+def measure(engine: Engine, workers: int, agents: int, rounds: int, work: Path) -> Measured:
     """Do some rounds of one spec on one engine. Round 0 and round 1 are not counted."""
     path = work / "spec.yaml"
     path.write_text(SPEC, encoding="utf-8")
     (loaded,) = load_specs(str(path), [f"agents[0].count={agents}"])
-    ready = launch(loaded.value, work, work / f"{kind}-{workers}-{agents}")
+    ready = launch(loaded.value, work, work / f"{engine.kind}-{engine.save}-{workers}-{agents}")
     started = time.perf_counter()
-    with contextlib.closing(open_engine(Engine(kind=kind), workers)) as pool:  # type: ignore[arg-type]
+    with contextlib.closing(open_engine(engine, workers)) as pool:
         session, said = open_session(ready.folder, pool), _weigh(pool)
         spent = []
         for number in range(rounds + 2):
@@ -126,8 +133,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         for agents in (20, 1000):
             for workers in (1, 2):
-                for kind in ENGINES:
-                    found[kind, workers, agents] = measure(kind, workers, agents, said.rounds, Path(work))
+                for name, engine in MEASURED.items():
+                    found[name, workers, agents] = measure(engine, workers, agents, said.rounds, Path(work))
     text = write(found, said.rounds)
     print(text)
     if not said.no_write:

@@ -69,7 +69,7 @@ def test_fedavg_takes_the_same_steps_as_its_floor(agents, tmp_path):
     start.load_state_dict(first_weights())
     nets = list(floors.fedavg(agents, 2, start))[-1]
     assert floors.accuracy(agents, nets) == pytest.approx(told[-1], abs=TOLERANCE)
-    mine = pool._workers[0]._keeper.load(0, 3).models["model"].state_dict()
+    mine = pool._workers[0]._keeper.load(0, 3, 0).models["model"].state_dict()
     for name, weight in nets[0].state_dict().items():
         torch.testing.assert_close(mine[name], weight, atol=1e-5, rtol=0)
 

@@ -84,8 +84,8 @@ class Notes(SilentProgress):
 
 
 @contextlib.contextmanager
-def killed_in_the_middle(pool, monkeypatch, number):
-    """Kill worker 1 while it does the first stage of a round, which lasts longer than that takes."""
+def killed_in_the_middle(pool, monkeypatch, number, stage=0):
+    """Kill worker 1 while it does a stage of a round, the first, which lasts longer than that takes."""
     pids, perform = pool.process_ids, pool.perform
 
     def kill():
@@ -93,7 +93,7 @@ def killed_in_the_middle(pool, monkeypatch, number):
         os.kill(pids[1], signal.SIGKILL)
 
     def performing(lane, request):
-        if lane == 1 and request["round"] == number and pids:
+        if lane == 1 and (request["round"], request["stage"]) == (number, stage) and pids:
             thread = threading.Thread(target=kill)
             thread.start()
             try:
@@ -115,6 +115,24 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_stage_changes_nothing(pool, 
         assert content(on(pool, *slow, progress=progress)) == expected
     (note,) = progress.said
     assert "its part of round 2 is done again" in note and "worker 1" in note
+
+
+def test_it_costs_one_stage_where_agents_are_written_after_each(on, conduct, monkeypatch):
+    slow, asked, progress = ("recipe=fedmd", "recipe.train.epochs=600", "rounds=2"), [], Notes()
+    expected = content(conduct(SPEC + "recipe: fd\n", *slow))
+    with contextlib.closing(open_engine(Engine(kind="local", save="stage"), 2)) as workers:
+        perform = workers.perform
+
+        def performing(lane, request):
+            asked.append((request["round"], request["stage"], lane))
+            return perform(lane, request)
+
+        monkeypatch.setattr(workers, "perform", performing)
+        with killed_in_the_middle(workers, monkeypatch, 2, stage=2):
+            assert content(on(workers, *slow, progress=progress)) == expected
+    (note,) = progress.said
+    assert "its part of a stage of round 2 is done again" in note
+    assert sorted(asked) == sorted([*set(asked), (2, 2, 1)])
 
 
 def test_what_goes_wrong_in_a_stage_is_said_by_its_own_name(pool, launched, capfd):

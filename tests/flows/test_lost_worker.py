@@ -46,12 +46,13 @@ CASES = {
 class Losing(Here):
     """Loses its worker at every stage of every round once, after half of the cohort's agents are done."""
 
-    def __init__(self, lanes):
+    def __init__(self, lanes, writes=False):
         super().__init__(lanes)
-        self.lost = set()
+        self.lost, self.asked, self.writes = set(), 0, writes
 
     def perform(self, lane, request):
         at = (request["round"], request["stage"], lane)
+        self.asked += 1
         if at in self.lost:
             return super().perform(lane, request)
         self.lost.add(at)
@@ -88,11 +89,27 @@ def test_losses_at_every_stage_change_nothing(launched, monkeypatch, case, room)
     same(whole, lossy)
 
 
+@pytest.mark.parametrize("room", [None, 0], ids=["kept", "on disk"])
+@pytest.mark.parametrize("case", CASES)
+def test_a_loss_costs_one_stage_where_agents_are_written_after_each(launched, monkeypatch, case, room):
+    """As many stages are asked for as there are losses more than without, and the bytes are the same."""
+    recipe, *overrides = CASES[case]
+    if room is not None:
+        monkeypatch.setattr("codistill.flows.keeper.ROOM", room)
+    whole, _ = run(launched(f"{SPEC}{recipe}\n", *overrides), Here(2))
+    pool = Losing(2, writes=True)
+    lossy, notes = run(launched(f"{SPEC}{recipe}\n", *overrides), pool)
+    assert len(notes) == len(pool.lost) > 2 * 3 * 2
+    assert pool.asked == 2 * len(pool.lost)
+    same(whole, lossy)
+
+
 def test_nor_do_they_where_graphs_are_embedded(launched, small):
     whole, _ = run(launched(small(FEDE)), Here(2))
-    lossy, notes = run(launched(small(FEDE)), Losing(2))
-    assert notes
-    same(whole, lossy)
+    for writes in (False, True):
+        lossy, notes = run(launched(small(FEDE)), Losing(2, writes))
+        assert notes
+        same(whole, lossy)
 
 
 def test_only_the_agents_of_the_lost_worker_are_done_again(launched):

@@ -46,9 +46,18 @@ class Apart(Lanes):
 
     def __init__(self, lanes, store, lost=lambda lane, text: False):
         self.open_ones, self.lost = [{} for _ in range(lanes)], lost
+        self.asked, self._done = 0, set()
         super().__init__(lanes, store)
 
+    @property
+    def done(self):
+        """How many stages of lanes a run would have asked for that lost nobody."""
+        return len(self._done)
+
     def ask(self, lane, text):
+        said = json.loads(text)
+        self.asked += 1
+        self._done.add((lane, said["round"], said["stage"]))
         if self.lost(lane, json.loads(text)):
             for _, folder in self.open_ones[lane].values():
                 shutil.rmtree(folder.path)
@@ -93,8 +102,10 @@ def test_a_run_in_a_store_is_the_run_in_a_folder(conduct, launched, tmp_path, bu
     assert "store" not in folder.info() or folder.info()["store"] is None
 
 
-@pytest.mark.parametrize("case", ["stores", "tiers, some away"])
-def test_a_worker_that_is_lost_begins_from_the_store(conduct, launched, tmp_path, case):
+@pytest.mark.parametrize("writes", [False, True], ids=["a round", "a stage"])
+@pytest.mark.parametrize("case", ["stores", "tiers, some away", "references"])
+def test_a_worker_that_is_lost_begins_from_the_store(conduct, launched, tmp_path, monkeypatch, case, writes):
+    monkeypatch.setattr("codistill.flows.keeper.ROOM", 0 if case == "stores" else 2**20)
     expected = content(conduct(SPEC + "recipe: fd\n", *CASES[case]))
     folder, lost = launched(SPEC + "recipe: fd\n", *CASES[case]).folder, set()
 
@@ -107,8 +118,11 @@ def test_a_worker_that_is_lost_begins_from_the_store(conduct, launched, tmp_path
         return True
 
     with contextlib.closing(Apart(2, str(tmp_path / "store"), lose)) as pool:
+        pool.writes = writes
         run(folder, pool)
-    assert content(folder) == expected and len(lost) > 3
+        assert content(folder) == expected and len(lost) > 3
+        assert (pool.asked == pool.done + len(lost)) == writes, "where agents are written a loss costs one stage"
+    assert SharedStore(str(tmp_path / "store")).names(folder.info()["digest"][:16]) == []
 
 
 @pytest.mark.parametrize("case", ["stores", "tiers, some away"])

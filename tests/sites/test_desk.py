@@ -161,6 +161,7 @@ WRONG = {
     "continue=latest": "what an earlier run left is with the sites",
     "engine.store=null": "runs on sites need `sites` with the key of each, and `store`",
     "engine.workers=2": "leave `address` and `workers` out",
+    "engine.save=stage": "sites save their agents after each round: leave `save` out",
     "engine.sites.va=ed25519:short": "engine.sites.va",
     "engine.sites={coordinator: 'ed25519:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='}": "no site can be called",
     "recipe=fedgkt": "rows about single private samples do not leave their site",
