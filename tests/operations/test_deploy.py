@@ -211,7 +211,7 @@ def test_served_without_a_pool(server, codistill, begin, write, place):
     until(lambda: server.runs_of(found, "COMPLETED"), 90, lambda: server.runs_of(found))
     assert [info(folder)["status"] for folder in (place / "served").glob("served-*")] == ["finished"]
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=100)
+    said, _ = process.communicate(timeout=300)
     assert "codistill/served: new" in said and "serving 1 deployment of" in said and "Traceback" not in said
     assert server.deployment("served")["paused"]
     again = codistill("serve", "served.yaml", "--runs", place / "served", "--dry-run")

@@ -151,7 +151,7 @@ def coordinator(sites, environment, *said):
             stderr=out,
         )
 
-    def line(text, seconds=120):
+    def line(text, seconds=300):
         until(lambda: text in log.read_text() or process.poll() is not None, seconds, log.read_text)
         assert text in log.read_text(), log.read_text() + "".join(one.read_text() for one in sites.logs.values())
 
