@@ -41,7 +41,6 @@ class Session:
 
     def __init__(self, folder: RunFolder, plan: Plan, pool: Pool) -> None:
         self.folder, self.plan, self.pool = folder, plan, pool
-        self._writes = pool.writes
         self._versions = Versions(plan)
         self._left_out = read_left_out(folder)
         self._away: set[int] = set()
@@ -133,7 +132,7 @@ class Session:
         It does the same to the bit, so whoever read a packet of the worker that is gone has read the new one's.
         """
         self.pool.replace(lane)
-        if self._writes:
+        if self.pool.writes:
             return
         for index, stage in self.stages(number):
             cohorts = self.cohorts(number, stage)
@@ -149,7 +148,7 @@ class Session:
             "places": cohort.places,
             "measured": cohort.measured,
         }
-        if self._writes:
+        if self.pool.writes:
             request["write"] = True
         reply = self.pool.perform(lane, request)
         self._replies[stage_index, lane] = reply | {"started": started}

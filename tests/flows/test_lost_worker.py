@@ -76,31 +76,20 @@ def run(ready, pool):
     return ready.folder, notes.notes
 
 
+@pytest.mark.parametrize("writes", [False, True], ids=["a round", "a stage"])
 @pytest.mark.parametrize("room", [None, 0], ids=["kept", "on disk"])
 @pytest.mark.parametrize("case", CASES)
-def test_losses_at_every_stage_change_nothing(launched, monkeypatch, case, room):
+def test_losses_at_every_stage_change_nothing(launched, monkeypatch, case, room, writes):
+    """Where agents are written after each stage a loss costs one: as many more are asked for as there are losses."""
     recipe, *overrides = CASES[case]
     if room is not None:
         monkeypatch.setattr("codistill.flows.keeper.ROOM", room)
     whole, _ = run(launched(f"{SPEC}{recipe}\n", *overrides), Here(2))
-    pool = Losing(2)
+    pool = Losing(2, writes)
     lossy, notes = run(launched(f"{SPEC}{recipe}\n", *overrides), pool)
-    assert len(notes) == len(pool.lost) > 2 * 3 * 2 and all("its part of round" in note for note in notes)
-    same(whole, lossy)
-
-
-@pytest.mark.parametrize("room", [None, 0], ids=["kept", "on disk"])
-@pytest.mark.parametrize("case", CASES)
-def test_a_loss_costs_one_stage_where_agents_are_written_after_each(launched, monkeypatch, case, room):
-    """As many stages are asked for as there are losses more than without, and the bytes are the same."""
-    recipe, *overrides = CASES[case]
-    if room is not None:
-        monkeypatch.setattr("codistill.flows.keeper.ROOM", room)
-    whole, _ = run(launched(f"{SPEC}{recipe}\n", *overrides), Here(2))
-    pool = Losing(2, writes=True)
-    lossy, notes = run(launched(f"{SPEC}{recipe}\n", *overrides), pool)
-    assert len(notes) == len(pool.lost) > 2 * 3 * 2
-    assert pool.asked == 2 * len(pool.lost)
+    said = "its part of a stage of round" if writes else "its part of round"
+    assert len(notes) == len(pool.lost) > 2 * 3 * 2 and all(said in note for note in notes)
+    assert (pool.asked == 2 * len(pool.lost)) == writes
     same(whole, lossy)
 
 

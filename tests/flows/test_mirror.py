@@ -58,12 +58,12 @@ class Apart(Lanes):
         said = json.loads(text)
         self.asked += 1
         self._done.add((lane, said["round"], said["stage"]))
-        if self.lost(lane, json.loads(text)):
+        if self.lost(lane, said):
             for _, folder in self.open_ones[lane].values():
                 shutil.rmtree(folder.path)
             self.open_ones[lane].clear()
             raise WorkerDiedError(f"worker {lane} is gone")
-        hidden = json.loads(text) | {"folder": "/nowhere"}  # the run's folder is not seen there
+        hidden = said | {"folder": "/nowhere"}  # the run's folder is not seen there
         with LOCK, pytest.MonkeyPatch.context() as patch:  # one process stands for several: one thing at a time
             patch.setattr(remote, "_OPEN", self.open_ones[lane])
             return remote.perform_text(json.dumps(hidden))
